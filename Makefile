@@ -1,0 +1,59 @@
+# The one definition of each command.  `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PORT ?= 3000
+HOST ?= 127.0.0.1
+WEIGHTS ?= auto
+PYTHON ?= python3
+
+VENV := .venv
+BIN := $(VENV)/bin
+# The store lives in the project, so that trying it leaves nothing in your home; an exported BENTOML_HOME wins.
+export BENTOML_HOME ?= $(CURDIR)/.bentoml
+export BENTOML_DO_NOT_TRACK := True
+export PYTHONPATH := $(CURDIR)
+
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on
+
+.PHONY: help serve model bento test lint clean
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  settings: PORT=3000 HOST=127.0.0.1 WEIGHTS=auto|imagenet|demo|PATH, and RESNET18_* (docs/operations.md)"
+
+serve: $(VENV)/build.done ## Set up, build the model if there is none, and serve it on PORT
+	@compgen -G "$(BENTOML_HOME)/models/resnet18-*/latest" >/dev/null || $(MAKE) --no-print-directory model
+	@echo "Serving on http://$(HOST):$(PORT)   Try, once it says ready:"
+	@echo "  curl -F image=@photo.jpg http://$(HOST):$(PORT)/classify"
+	@exec $(BIN)/bentoml serve service:ResNet18 --host $(HOST) --port $(PORT)
+
+model: $(VENV)/build.done ## Build and register the model (WEIGHTS=..., ARGS="--help" for all options)
+	@echo "Building the model ..."
+	@$(BIN)/python -m model_build --weights $(WEIGHTS) $(ARGS)
+
+bento: $(VENV)/dev.done ## Pack service, model and requirements into a bento
+	@compgen -G "$(BENTOML_HOME)/models/resnet18-*/latest" >/dev/null || $(MAKE) --no-print-directory model
+	@$(BIN)/bentoml build
+
+test: $(VENV)/dev.done ## Set up and run lint, types and every test
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.done ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+clean: ## Remove what these commands made here: environment, store, caches
+	rm -rf $(VENV) .bentoml .pytest_cache .mypy_cache .ruff_cache .hypothesis build
+
+$(VENV)/bin/python:
+	@echo "Making a virtual environment in $(VENV) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version)'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/%.done: requirements/%.txt requirements/constraints.txt requirements/runtime.txt | $(VENV)/bin/python
+	@echo "Installing requirements/$*.txt ..."
+	@$(PIP) -r $<
+	@touch $@

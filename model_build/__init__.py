@@ -1,0 +1,1 @@
+"""``python -m model_build``: a checkpoint becomes artifacts in the BentoML model store."""

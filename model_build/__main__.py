@@ -1,0 +1,345 @@
+"""``python -m model_build``: weights → export → quantise → gate → register, told as it goes."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from classifier import manifest as manifests
+from classifier.manifest import Manifest
+
+if TYPE_CHECKING:
+    from model_build.gate import Report, Thresholds
+    from model_build.samples import Samples
+    from model_build.weights import Checkpoint
+
+console = Console(stderr=False)
+
+
+class _Group(click.Group):
+    """A group whose subcommands are imported when asked for: torch takes a second that ``--help`` need not wait."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the subcommands."""
+        return ["train"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The subcommand called ``cmd_name``."""
+        if cmd_name != "train":
+            return None
+        from model_build.train import train
+
+        return train
+
+
+@click.group(
+    cls=_Group,
+    invoke_without_command=True,
+    context_settings={"max_content_width": 110, "show_default": True, "help_option_names": ["-h", "--help"]},
+    epilog="Fine-tune on your own classes first with: python -m model_build train --help",
+)
+@click.option(
+    "--weights",
+    default="auto",
+    metavar="auto|imagenet|demo|PATH",
+    help=(
+        "Which ResNet18. imagenet: torchvision's, from the torch hub cache (TORCH_HOME) or downloaded. demo: the "
+        "packaged CIFAR-10 checkpoint. auto: imagenet, else demo. PATH: your .pth, .pt or .safetensors state dict, "
+        "any number of classes."
+    ),
+)
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help=('Class names in class order: one a line, or JSON {"en": [...], "zh": [...]}.'),
+)
+@click.option(
+    "--size",
+    type=click.IntRange(8, 1024),
+    help="Side in pixels of the square the network sees.  [default: the checkpoint's, else 224]",
+)
+@click.option(
+    "--resize",
+    type=click.IntRange(8, 2048),
+    help="Shorter side in pixels before the centre crop of --size.  "
+    "[default: the checkpoint's, else 256/224 of --size]",
+)
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    type=click.Choice(manifests.RUNTIMES),
+    default=manifests.RUNTIMES,
+    help="What to export for; repeat for several.",
+)
+@click.option(
+    "--precisions",
+    default="auto",
+    metavar="auto|LIST",
+    help=(
+        "Comma-separated: fp32, int8 (ONNX), bf16 (TorchScript), fp16 (needs CUDA). auto: fp32 and int8, bf16 where "
+        "this CPU has it, fp16 where there is a GPU."
+    ),
+)
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path, exists=True),
+    help=("Directory or .zip of images to calibrate int8 on.  [default: crops of scikit-image's photographs]"),
+)
+@click.option(
+    "--eval",
+    "evaluation",
+    type=click.Path(path_type=Path, exists=True),
+    help=(
+        "Directory or .zip of images for the accuracy gate; folders named after the labels give accuracies too.  "
+        "[default: crops of photographs held out from calibration]"
+    ),
+)
+@click.option(
+    "--min-agreement",
+    type=click.FloatRange(0, 1),
+    default=0.98,
+    help=("The share of images on which a reduced precision must give fp32's top-1."),
+)
+@click.option(
+    "--max-accuracy-loss",
+    type=click.FloatRange(0, 100),
+    default=1.0,
+    help=("The percentage points of top-1 accuracy that a reduced precision must lose less than."),
+)
+@click.option(
+    "--max-difference",
+    type=click.FloatRange(0, 1),
+    default=1e-4,
+    help=("The largest difference of a probability between an fp32 artifact and the eager network."),
+)
+@click.pass_context
+def main(
+    ctx: click.Context,
+    weights: str,
+    labels: Path | None,
+    size: int | None,
+    resize: int | None,
+    runtimes: tuple[str, ...],
+    precisions: str,
+    calibration: Path | None,
+    evaluation: Path | None,
+    min_agreement: float,
+    max_accuracy_loss: float,
+    max_difference: float,
+) -> None:
+    """Build ResNet18 for serving: export TorchScript and ONNX, quantise, check against the original, register.
+
+    \b
+    Examples:
+      python -m model_build                              ImageNet's weights, else the demo
+      python -m model_build --weights my.pth --labels names.txt --eval validation/
+      python -m model_build --weights demo --runtime onnx --precisions fp32,int8
+
+    An artifact enters the BentoML model store only if it passes the accuracy gate: fp32 exports must agree with the
+    eager network on every image, reduced precisions within the thresholds below. Building the same thing again
+    changes nothing.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    from model_build.gate import Thresholds
+    from model_build.samples import SamplesError
+    from model_build.weights import WeightsError, find
+
+    wanted = _wanted(runtimes, precisions)
+    thresholds = Thresholds(min_agreement, max_accuracy_loss, max_difference)
+    try:
+        checkpoint = find(weights, labels=labels, size=size, resize=resize, notice=_notice)
+        console.print(
+            f"[bold]{checkpoint.origin}[/] weights {checkpoint.digest[:12]}: {checkpoint.classes} classes, "
+            f"{checkpoint.size} px"
+            + (f" enlarged to {checkpoint.upsample} in the graph" if checkpoint.upsample else "")
+        )
+        failures = _build(checkpoint, wanted, calibration, evaluation, thresholds)
+    except (WeightsError, SamplesError) as error:
+        raise click.ClickException(str(error)) from None
+    if failures:
+        console.print(*(f"[red]not registered[/] {name}: {reason}" for name, reason in failures), sep="\n")
+        sys.exit(1)
+
+
+def _wanted(runtimes: tuple[str, ...], precisions: str) -> list[tuple[str, str]]:
+    """The (runtime, precision) pairs to build, fp32 first."""
+    from model_build.export import SUPPORTED
+
+    if precisions == "auto":
+        import torch
+
+        from runners.backends import cpu_features
+
+        names = ["fp32", "int8", *(["bf16"] if "bf16" in cpu_features() else [])]
+        names += ["fp16"] if torch.cuda.is_available() else []
+    else:
+        names = [name.strip() for name in precisions.split(",") if name.strip()]
+        for name in names:
+            if name not in manifests.PRECISIONS:
+                raise click.UsageError(f"--precisions {name!r}: must be among {', '.join(manifests.PRECISIONS)}")
+            if not any(name in SUPPORTED[runtime] for runtime in runtimes):
+                raise click.UsageError(f"--precisions {name!r} is not exported for {' or '.join(runtimes)}")
+    wanted = [
+        (runtime, name)
+        for runtime in runtimes
+        for name in manifests.PRECISIONS
+        if name in names and name in SUPPORTED[runtime]
+    ]
+    if not wanted:
+        raise click.UsageError("--precisions names nothing to build")
+    return wanted
+
+
+def _notice(text: str) -> None:
+    console.print(Panel(text, title="ImageNet's weights are not here", border_style="yellow", width=100))
+
+
+def _build(
+    checkpoint: Checkpoint,
+    wanted: list[tuple[str, str]],
+    calibration: Path | None,
+    evaluation: Path | None,
+    thresholds: Thresholds,
+) -> list[tuple[str, str]]:
+    """Build what is wanted and not yet registered, print the table; the (artifact, reason) pairs that failed."""
+    from model_build import export, gate, store
+    from runners import backends
+    from runners.artifacts import store_name
+
+    progress = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+    with progress:
+        step = progress.add_task("reading images", total=2 + 3 * len(wanted))
+        calibrate, evaluate = _samples(checkpoint, calibration, evaluation)
+        progress.advance(step)
+        options = {
+            "revision": export.REVISION,
+            "opset": export.OPSET,
+            "thresholds": asdict(thresholds),
+            "calibration": calibrate.digest(),
+            "evaluation": evaluate.digest(),
+        }
+        versions = {pair: store.version(checkpoint, *pair, options) for pair in wanted}
+        present = {pair: store.registered(*pair, versions[pair]) for pair in wanted}
+        expected = None
+        rows: list[tuple[str, str, Manifest, Report]] = []
+        failures = []
+        finished: list[tuple[Path, Manifest, str, Report]] = []
+        with tempfile.TemporaryDirectory(prefix="resnet18-build-") as scratch:
+            for pair in (pair for pair in wanted if present[pair] is None):
+                runtime, precision = pair
+                name = store_name(*pair)
+                folder = Path(scratch) / name
+                folder.mkdir()
+                if expected is None:
+                    progress.update(step, description="inferring with the eager network")
+                    expected = gate.reference(export.contract(checkpoint), evaluate)
+                    progress.advance(step)
+                progress.update(step, description=f"exporting {name}")
+                path = export.export(checkpoint, runtime, precision, folder, calibrate)
+                progress.advance(step)
+                progress.update(step, description=f"judging {name} on {len(evaluate)} images")
+                device = "cuda:0" if precision == "fp16" else "cpu"
+                manifest = Manifest(
+                    runtime=runtime,
+                    precision=precision,
+                    file=path.name,
+                    digest=manifests.sha256(path),
+                    size=checkpoint.size,
+                    resize=checkpoint.resize,
+                    labels=checkpoint.labels,
+                    weights={"origin": checkpoint.origin, "digest": checkpoint.digest},
+                    export={"libraries": store.libraries(runtime), **options},
+                    gate={},
+                )
+                report = gate.judge(backends.load(folder, manifest, device), evaluate, expected, precision, thresholds)
+                progress.advance(step)
+                if report.failure:
+                    failures.append((name, report.failure))
+                    continue
+                manifest = _with_gate(manifest, report)
+                finished.append((path, manifest, versions[pair], report))
+            # Registered together at the end, so that a build that dies leaves the store serving what it served.
+            for path, manifest, version, report in finished:
+                progress.update(step, description=f"registering {store_name(manifest.runtime, manifest.precision)}")
+                rows.append((store.register(path, manifest, version), _size(path), manifest, report))
+                progress.advance(step)
+    if rows:
+        console.print(_table(rows))
+    for tag in filter(None, present.values()):
+        console.print(f"[green]unchanged[/] {tag} is in the store already; serve just it with RESNET18_MODEL={tag}")
+    return failures
+
+
+def _samples(checkpoint: Checkpoint, calibration: Path | None, evaluation: Path | None) -> tuple[Samples, Samples]:
+    from model_build import samples
+
+    calibrate = samples.from_folder(checkpoint, calibration, limit=samples.CROPS) if calibration else None
+    evaluate = samples.from_folder(checkpoint, evaluation) if evaluation else None
+    if calibrate is None or evaluate is None:
+        default_calibrate, default_evaluate = samples.defaults(checkpoint)
+        calibrate, evaluate = calibrate or default_calibrate, evaluate or default_evaluate
+    return calibrate, evaluate
+
+
+def _with_gate(manifest: Manifest, report: Report) -> Manifest:
+    from dataclasses import replace
+
+    return replace(manifest, gate=report.body())
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.1f} MB"
+
+
+def _table(rows: list[tuple[str, str, Manifest, Report]]) -> Table:
+    labelled = any(report.top1 is not None for *_, report in rows)
+    report = rows[0][3]
+    table = Table(title=f"Built, and judged on {report.images} images ({report.source})", title_justify="left")
+    for heading in (
+        "tag",
+        "size",
+        "sha256",
+        "agreement",
+        "largest Δp",
+        *(["top-1 / top-5"] if labelled else []),
+        "batch 1",
+    ):
+        table.add_column(heading, justify="left" if heading in ("tag", "sha256") else "right")
+    for tag, size, manifest, report in rows:
+        accuracy = [f"{report.top1:.2%} / {report.top5:.2%}"] if report.top1 is not None else []
+        table.add_row(
+            tag,
+            size,
+            manifest.digest[:12],
+            f"{report.agreement:.2%}",
+            f"{report.largest_difference:.1e}",
+            *accuracy,
+            f"{report.latency_batch1_ms:.1f} ms",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    if shutil.get_terminal_size().columns < 100:
+        console.width = 120
+    main(prog_name="python -m model_build")

@@ -1,0 +1,125 @@
+"""Images as pixels for calibration and for the accuracy gate, through the very ``decode`` that serves."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from classifier import pixels
+from classifier.errors import ClassifierError
+from model_build.folders import FolderError, ImageFolder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from model_build.weights import Checkpoint
+
+MAX_PIXELS = 178_000_000
+CROPS = 256
+# Photographs that scikit-image's wheel ships (public domain or CC0); those held out are never calibrated on.
+CALIBRATION_PHOTOS: tuple[str, ...] = (
+    "astronaut.png",
+    "brick.png",
+    "coins.png",
+    "grass.png",
+    "hubble_deep_field.jpg",
+    "moon.png",
+    "motorcycle_left.png",
+    "rocket.jpg",
+    "retina.jpg",
+)
+HELD_OUT_PHOTOS = ("camera.png", "chelsea.png", "coffee.png", "gravel.png", "motorcycle_right.png", "ihc.png")
+
+
+class SamplesError(Exception):
+    """The images asked for can't be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """``pixels`` uint8[N, S, S, 3]; ``classes`` int64[N], the true class of each, or None where unknown."""
+
+    pixels: NDArray[np.uint8]
+    classes: NDArray[np.int64] | None
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def digest(self) -> str:
+        """A short sha256 of the pixels and classes."""
+        digest = hashlib.sha256(self.pixels.tobytes())
+        digest.update(b"" if self.classes is None else self.classes.tobytes())
+        return digest.hexdigest()[:16]
+
+
+def defaults(checkpoint: Checkpoint) -> tuple[Samples, Samples]:
+    """Calibration and evaluation samples for lack of the user's own: seeded crops of scikit-image's photographs."""
+    return (
+        _crops(checkpoint, CALIBRATION_PHOTOS, 0, "crops of scikit-image's photographs"),
+        _crops(checkpoint, HELD_OUT_PHOTOS, 1, "crops of photographs held out from calibration"),
+    )
+
+
+def from_folder(checkpoint: Checkpoint, path: Path, limit: int | None = None) -> Samples:
+    """The images of a directory or zip; every k-th of them where there are more than ``limit``.
+
+    Their classes are known where the folders are called as the checkpoint's English labels are. Images that can't be
+    decoded are an error: a gate on fewer images than were given would hide it. Raises SamplesError.
+    """
+    try:
+        folder = ImageFolder.open(path)
+        items = folder.items
+        if limit is not None and len(items) > limit:
+            items = [items[at * len(items) // limit] for at in range(limit)]
+        index = {_plain(label): number for number, label in enumerate(checkpoint.labels.en)}
+        labelled = bool(folder.classes) and all(_plain(name) in index for name in folder.classes)
+
+        def decoded(item: tuple[str, int | None]) -> NDArray[np.uint8]:
+            try:
+                return pixels.decode(folder.read(item[0]), checkpoint.size, checkpoint.resize, MAX_PIXELS)
+            except (ClassifierError, OSError) as error:
+                raise SamplesError(f"{path}: {item[0]}: {error}") from None
+
+        with ThreadPoolExecutor(2) as pool:
+            stacked = np.stack(list(pool.map(decoded, items)))
+    except FolderError as error:
+        raise SamplesError(str(error)) from None
+    if not labelled:
+        return Samples(stacked, None, path.name)
+    classes = [index[_plain(folder.classes[number])] for _, number in items if number is not None]
+    return Samples(stacked, np.array(classes, np.int64), path.name)
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("_", " ")
+
+
+def _crops(checkpoint: Checkpoint, names: tuple[str, ...], seed: int, source: str) -> Samples:
+    import skimage.data
+
+    folder = Path(skimage.data.__file__).parent
+    photos = [Image.open(folder / name).convert("RGB") for name in names]
+    random = np.random.default_rng(seed)
+    rows = []
+    for number in range(CROPS):
+        photo = photos[number % len(photos)]
+        # Anything between a detail and the whole photo, as objects are nearer and farther in users' photos.
+        share = random.uniform(0.35, 1.0)
+        width, height = (max(8, round(side * share)) for side in photo.size)
+        left = int(random.integers(0, photo.width - width + 1))
+        top = int(random.integers(0, photo.height - height + 1))
+        crop = photo.crop((left, top, left + width, top + height))
+        if random.random() < 0.5:
+            crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        buffer = io.BytesIO()
+        crop.save(buffer, "BMP")
+        rows.append(pixels.decode(buffer.getvalue(), checkpoint.size, checkpoint.resize, MAX_PIXELS))
+    return Samples(np.stack(rows), None, source)

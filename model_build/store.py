@@ -1,0 +1,93 @@
+"""Artifacts into the BentoML model store, whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from classifier import manifest as manifests
+from classifier.manifest import Manifest
+from runners.artifacts import store_name
+
+if TYPE_CHECKING:
+    from model_build.weights import Checkpoint
+
+
+def version(checkpoint: Checkpoint, runtime: str, precision: str, options: dict[str, Any]) -> str:
+    """The version of what would be built: equal for equal weights, labels, geometry, options and exporter."""
+    parts = {
+        "checkpoint": checkpoint.digest,
+        "labels": [checkpoint.labels.en, checkpoint.labels.zh],
+        "origin": checkpoint.origin,
+        "geometry": [checkpoint.size, checkpoint.resize, checkpoint.upsample, checkpoint.mean, checkpoint.std],
+        "artifact": [runtime, precision],
+        "options": options,
+        "libraries": libraries(runtime),
+        "schema": manifests.SCHEMA,
+    }
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return f"{checkpoint.digest[:8]}-{digest[:8]}"
+
+
+def libraries(runtime: str) -> dict[str, str]:
+    """Versions of what exports for ``runtime``."""
+    names = ("torch", "onnx", "onnxruntime") if runtime == "onnx" else ("torch",)
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def registered(runtime: str, precision: str, version: str) -> str | None:
+    """The tag under which this version is in the store already and whole, or None; a damaged one is removed."""
+    import bentoml
+    from bentoml.exceptions import BentoMLException, NotFound
+
+    tag = f"{store_name(runtime, precision)}:{version}"
+    try:
+        model = bentoml.models.get(tag)
+        manifests.load(Path(model.path))
+    except NotFound:
+        return None
+    except (BentoMLException, manifests.ManifestError):
+        shutil.rmtree(_models() / tag.replace(":", "/"), ignore_errors=True)
+        return None
+    return str(model.tag)
+
+
+def register(artifact: Path, manifest: Manifest, version: str) -> str:
+    """Put ``artifact`` and its manifest into the store; its tag.
+
+    BentoML copies into the store file by file, so a build killed meanwhile would leave half a model there. It fills
+    a store of its own beside the real one instead, and one rename brings the whole model in.
+    """
+    import bentoml
+    from bentoml._internal.models import ModelStore
+
+    name = store_name(manifest.runtime, manifest.precision)
+    labels = {
+        "runtime": manifest.runtime,
+        "precision": manifest.precision,
+        "weights": manifest.weights["origin"],
+        "checkpoint": manifest.weights["digest"],
+    }
+    final = _models() / name / version
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".staging-", dir=_models().parent) as staging:
+        aside: Any = ModelStore(staging)
+        with bentoml.models.create(f"{name}:{version}", labels=labels, _model_store=aside) as model:
+            shutil.copyfile(artifact, Path(model.path) / manifest.file)
+            manifest.save(Path(model.path))
+        # BentoML makes models readable by their owner alone, which a container's other user is not.
+        (Path(staging) / name / version).chmod(0o755)
+        (Path(staging) / name / version).rename(final)
+        (Path(staging) / name / "latest").replace(final.parent / "latest")
+    return f"{name}:{version}"
+
+
+def _models() -> Path:
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    return Path(BentoMLContainer.model_store_dir.get())

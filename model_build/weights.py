@@ -1,0 +1,268 @@
+"""Where weights come from: ImageNet's, the packaged demo, or the user's own file; each becomes a ``Checkpoint``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from classifier.labels import Labels
+from model_build.network import IMAGENET_MEAN, IMAGENET_STD, import_torchvision, resnet18
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ASSETS = Path(__file__).parent / "assets"
+DEMO_FILE = ASSETS / "resnet18-cifar10.safetensors"
+IMAGENET_LABELS = ASSETS / "labels-imagenet.json"
+DEMO_LABELS = ASSETS / "labels-cifar10.json"
+HUB_TIMEOUT_S = 20.0
+
+
+class WeightsError(Exception):
+    """The weights asked for can't be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A ResNet18's weights and what is needed to serve them.
+
+    ``state``: torchvision's ResNet18 state dict, float32. ``size``: side S of the square input in pixels; ``resize``:
+    the shorter side a photo is scaled to before the centre crop of S; ``upsample``: the side the graph enlarges S to,
+    or None. ``digest``: sha256 over names, shapes and values, so that one set of weights in two files is the same.
+    """
+
+    state: dict[str, torch.Tensor]
+    origin: str
+    labels: Labels
+    size: int
+    resize: int
+    upsample: int | None
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    digest: str
+
+    @property
+    def classes(self) -> int:
+        """C, the number of outputs."""
+        return int(self.state["fc.weight"].shape[0])
+
+
+def find(
+    weights: str,
+    *,
+    labels: Path | None = None,
+    size: int | None = None,
+    resize: int | None = None,
+    notice: Callable[[str], None] = print,
+) -> Checkpoint:
+    """The checkpoint that ``weights`` names: ``auto``, ``imagenet``, ``demo`` or a path.
+
+    ``auto`` is ImageNet's where they can be had, else the demo, told through ``notice``.
+    Raises WeightsError.
+    """
+    if weights == "auto":
+        try:
+            checkpoint = _imagenet()
+        except WeightsError as error:
+            notice(f"{error}\n\nThe packaged demo checkpoint (CIFAR-10: 10 classes, 32 px) is used instead.")
+            checkpoint = _demo()
+    elif weights == "imagenet":
+        checkpoint = _imagenet()
+    elif weights == "demo":
+        checkpoint = _demo()
+    else:
+        checkpoint = _from_file(Path(weights))
+    if labels is not None:
+        checkpoint = replace(checkpoint, labels=read_labels(labels))
+    if len(checkpoint.labels.en) != checkpoint.classes:
+        raise WeightsError(
+            f"{labels or checkpoint.origin} holds {len(checkpoint.labels.en)} labels, but the checkpoint has "
+            f"{checkpoint.classes} classes; they must be equal"
+        )
+    if size is not None and size != checkpoint.size:
+        # A new input size means a new crop; the checkpoint's own enlargement belongs to its own size.
+        checkpoint = replace(checkpoint, size=size, resize=resize or default_resize(size), upsample=None)
+    if resize is not None:
+        checkpoint = replace(checkpoint, resize=resize)
+    if checkpoint.resize < checkpoint.size:
+        raise WeightsError(f"--resize {checkpoint.resize} is smaller than the crop of {checkpoint.size} pixels")
+    return checkpoint
+
+
+def default_resize(size: int) -> int:
+    """The shorter side before the crop: ImageNet's 256/224 for photographs, the whole image for tiny inputs."""
+    return round(size * 256 / 224) if size >= 64 else size
+
+
+def read_labels(path: Path) -> Labels:
+    """Labels from a file: one a line, a JSON list, or a JSON object with ``en`` and, optionally, ``zh``."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeightsError(f"labels file {str(path)!r} can't be read as UTF-8 text: {error}") from None
+    try:
+        if path.suffix.lower() != ".json":
+            return Labels(tuple(line.strip() for line in text.splitlines() if line.strip()))
+        return parse_labels(text)
+    except ValueError as error:
+        raise WeightsError(f"labels file {str(path)!r}: {error}") from None
+
+
+def parse_labels(text: str) -> Labels:
+    """Labels from JSON text: a list of names, or an object with ``en`` and optionally ``zh``. Raises ValueError."""
+    data = json.loads(text)
+    if isinstance(data, list):
+        data = {"en": data}
+    if not isinstance(data, dict) or "en" not in data:
+        raise ValueError("expected a list of names, or an object with 'en' and optionally 'zh'")
+    lists = {}
+    for language in ("en", "zh"):
+        names = data.get(language)
+        if names is not None and not (isinstance(names, list) and all(isinstance(n, str) and n for n in names)):
+            raise ValueError(f"{language!r} must be a list of non-empty strings")
+        lists[language] = tuple(names) if names is not None else None
+    return Labels(lists["en"] or (), lists["zh"])
+
+
+def _imagenet() -> Checkpoint:
+    import_torchvision()
+    from torchvision.models import ResNet18_Weights
+
+    url = ResNet18_Weights.IMAGENET1K_V1.url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    prefix = path.stem.rsplit("-", 1)[1]
+    if not path.is_file():
+        _download(url, path, prefix)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not digest.startswith(prefix):
+        raise WeightsError(
+            f"{path} is damaged: its sha256 starts with {digest[:8]!r}, not {prefix!r}; delete it and run this again"
+        )
+    return _checkpoint(_load(path), "imagenet", read_labels(IMAGENET_LABELS), {"input_size": "224", "resize": "256"})
+
+
+def _download(url: str, path: Path, prefix: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(HUB_TIMEOUT_S)  # torch.hub passes none, and a silent hub would hang the build
+    try:
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=True)
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"ImageNet's weights can't be downloaded ({error}).\n"
+            f"To serve them, fetch {url.rsplit('/', 1)[1]} (45 MB) from {url} on a machine that can, "
+            f"and place it at {path}"
+        ) from None
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _demo() -> Checkpoint:
+    state, metadata = _load_safetensors(DEMO_FILE)
+    return _checkpoint(state, "demo", read_labels(DEMO_LABELS), metadata)
+
+
+def _from_file(path: Path) -> Checkpoint:
+    if not path.is_file():
+        raise WeightsError(f"--weights {str(path)!r} is not a file, nor one of auto, imagenet, demo")
+    if path.suffix == ".safetensors":
+        state, metadata = _load_safetensors(path)
+    elif path.suffix in (".pth", ".pt"):
+        state, metadata = _load(path), {}
+    else:
+        raise WeightsError(f"--weights {path.name!r}: the suffix must be .pth, .pt or .safetensors")
+    state = _fitting(state, path.name)
+    classes = state["fc.weight"].shape[0]
+    if "labels" in metadata:
+        try:
+            labels = parse_labels(metadata["labels"])
+        except ValueError as error:
+            raise WeightsError(f"{path.name}: the labels in its metadata can't be used: {error}") from None
+    elif classes == 1000:
+        labels = read_labels(IMAGENET_LABELS)
+    else:
+        labels = Labels(tuple(f"class {index}" for index in range(classes)))
+    return _checkpoint(state, path.name, labels, metadata)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises its own, pickle's and zip's errors here, without a common base
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"{path.name} can't be loaded as weights only: {reason}") from None
+    for wrapper in ("state_dict", "model"):
+        if isinstance(data, dict) and isinstance(data.get(wrapper), dict):
+            data = data[wrapper]
+    if not isinstance(data, dict):
+        raise WeightsError(f"{path.name} holds a {type(data).__name__}, not a state dict")
+    return data
+
+
+def _load_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except SafetensorError as error:
+        raise WeightsError(f"{path.name} can't be read as safetensors: {error}") from None
+
+
+def _fitting(state: dict[str, Any], name: str) -> dict[str, torch.Tensor]:
+    """``state`` as a float32 ResNet18 state dict without wrappers' prefixes; WeightsError on the first misfit."""
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    head = state.get("fc.weight")
+    if not isinstance(head, torch.Tensor) or head.ndim != 2:
+        raise WeightsError(f"{name} is no ResNet18: 'fc.weight' is missing or not a matrix")
+    with torch.device("meta"):
+        expected = {key: tuple(value.shape) for key, value in resnet18(head.shape[0]).state_dict().items()}
+    counters = {key for key in expected if key.endswith("num_batches_tracked")}
+    for key, shape in expected.items():
+        if key in counters:
+            continue
+        value = state.get(key)
+        if not isinstance(value, torch.Tensor):
+            raise WeightsError(f"{name} is no ResNet18: {key!r} is missing")
+        if tuple(value.shape) != shape:
+            raise WeightsError(f"{name} is no ResNet18: {key!r} has shape {tuple(value.shape)}, expected {shape}")
+        if not bool(torch.isfinite(value).all()):
+            raise WeightsError(f"{name}: {key!r} holds values that are not finite")
+    for key in state:
+        if key not in expected:
+            raise WeightsError(f"{name} is no ResNet18: {key!r} is not one of its keys")
+    return {key: state[key].to(torch.float32) for key in expected if key not in counters}
+
+
+def _checkpoint(state: dict[str, Any], origin: str, labels: Labels, metadata: dict[str, str]) -> Checkpoint:
+    state = _fitting(state, origin)
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        digest.update(f"{key}{tuple(state[key].shape)}".encode())
+        digest.update(state[key].numpy().tobytes())
+    size = int(metadata.get("input_size", 224))
+    upsample = int(metadata["upsample"]) if "upsample" in metadata else None
+    return Checkpoint(
+        state=state,
+        origin=origin,
+        labels=labels,
+        size=size,
+        resize=int(metadata.get("resize", default_resize(size))),
+        upsample=upsample if upsample != size else None,
+        mean=_triple(metadata.get("mean"), IMAGENET_MEAN),
+        std=_triple(metadata.get("std"), IMAGENET_STD),
+        digest=digest.hexdigest(),
+    )
+
+
+def _triple(text: str | None, default: tuple[float, float, float]) -> tuple[float, float, float]:
+    if text is None:
+        return default
+    red, green, blue = (float(value) for value in text.split(","))
+    return red, green, blue

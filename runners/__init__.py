@@ -1,0 +1,1 @@
+"""From pixels to probabilities: backends, batching, and the runner in its two placements."""

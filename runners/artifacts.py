@@ -1,0 +1,116 @@
+"""Artifacts in the BentoML model store: what they are called, and which one the settings choose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from classifier import manifest as manifests
+from runners.backends import cpu_features
+
+if TYPE_CHECKING:
+    from classifier.manifest import Manifest
+    from classifier.settings import Settings
+
+HINT = "build it with: make model  (or: python -m model_build --help)"
+
+
+class ArtifactError(Exception):
+    """No artifact in the store is what the settings ask for, or it is damaged; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact of the store: its tag, its folder and its manifest."""
+
+    tag: str
+    folder: Path
+    manifest: Manifest
+
+
+def store_name(runtime: str, precision: str) -> str:
+    """The model-store name of an artifact: ``resnet18-onnx-int8``."""
+    return f"resnet18-{runtime}-{precision}"
+
+
+def choose(settings: Settings, device: str, bento: Path | None = None) -> str:
+    """The tag of the artifact to serve on ``device``; inside a bento, one of those that its ``bento.yaml`` names.
+
+    ``RESNET18_MODEL`` names it outright. Otherwise the newest checkpoint of the runtime is taken, and of its
+    artifacts the precision asked for; so ``auto`` never serves an older checkpoint for the sake of a precision.
+    Raises ArtifactError.
+    """
+    import bentoml
+
+    if settings.model is not None:
+        try:
+            return str(bentoml.models.get(settings.model).tag)
+        except (bentoml.exceptions.BentoMLException, ValueError) as error:
+            raise ArtifactError(f"RESNET18_MODEL={settings.model!r}: {error}; {HINT}") from None
+    found = _of_newest_checkpoint(settings.runtime, _carried(bento))
+    if not found:
+        raise ArtifactError(f"the model store has no {settings.runtime} artifact of ResNet18; {HINT}")
+    for precision in _preferred(settings, device):
+        if precision in found:
+            return found[precision]
+    raise ArtifactError(
+        f"RESNET18_PRECISION={settings.precision!r}: the store's newest {settings.runtime} checkpoint has only "
+        f"{', '.join(sorted(found))}; {HINT}"
+    )
+
+
+def open_artifact(tag: str) -> Artifact:
+    """The artifact of ``tag``, its manifest and digest checked. Raises ArtifactError."""
+    import bentoml
+
+    try:
+        folder = Path(bentoml.models.get(tag).path)
+        return Artifact(tag, folder, manifests.load(folder))
+    except (bentoml.exceptions.BentoMLException, manifests.ManifestError) as error:
+        raise ArtifactError(f"model {tag} can't be served: {error}; {HINT}") from None
+
+
+def _carried(bento: Path | None) -> set[str] | None:
+    """The tags of the models that a bento was built with, or None outside one."""
+    if bento is None or not bento.is_file():
+        return None
+    import yaml
+
+    return {model["tag"] for model in yaml.safe_load(bento.read_text(encoding="utf-8")).get("models", [])}
+
+
+def _of_newest_checkpoint(runtime: str, carried: set[str] | None) -> dict[str, str]:
+    """Tags by precision of the newest checkpoint of ``runtime``, among ``carried`` where given."""
+    import bentoml
+
+    stored: list[Any] = []
+    for precision in manifests.PRECISIONS:
+        try:
+            stored += bentoml.models.list(store_name(runtime, precision))
+        except bentoml.exceptions.NotFound:
+            continue  # what BentoML says when nothing has that name
+        except bentoml.exceptions.BentoMLException as error:
+            raise ArtifactError(f"the model store is damaged: {error}; {HINT}") from None
+    if carried is not None:
+        stored = [model for model in stored if str(model.tag) in carried]
+    stored.sort(key=lambda model: model.info.creation_time)
+    if not stored:
+        return {}
+    digest = stored[-1].info.labels.get("checkpoint")
+    return {
+        model.info.labels["precision"]: str(model.tag)
+        for model in stored
+        if model.info.labels.get("checkpoint") == digest
+    }
+
+
+def _preferred(settings: Settings, device: str) -> tuple[str, ...]:
+    if settings.precision != "auto":
+        return (settings.precision,)
+    if device != "cpu":
+        return ("fp16", "fp32")
+    features = cpu_features()
+    if settings.runtime == "torchscript":
+        return ("bf16", "fp32") if "bf16" in features else ("fp32",)
+    return ("int8", "fp32") if "int8" in features else ("fp32", "int8")

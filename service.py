@@ -1,0 +1,112 @@
+"""The BentoML service: routes and wiring, nothing else.  ``bentoml serve service:ResNet18``."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bentoml
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from classifier import settings as _settings
+from runners import artifacts, backends, runner
+from serving import replies, schema
+from serving.classify import Classifier
+from serving.edge import EdgeService
+from serving.metrics import Metrics
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+logger = logging.getLogger("resnet18")
+
+# BentoML reads a service's shape when this module is imported, so the settings that shape it are read here.
+try:
+    settings = _settings.load()
+    device = backends.pick_device(settings.device, settings.runtime)
+    tag = artifacts.choose(settings, device, bento=Path(__file__).resolve().parents[1] / "bento.yaml")
+except (_settings.SettingsError, artifacts.ArtifactError) as error:
+    raise SystemExit(f"resnet18: {error}") from None
+placement = settings.placement
+if placement == "auto":
+    placement = "inline" if device == "cpu" else "dedicated"
+inline = placement == "inline"
+
+
+async def _model(_: Request) -> Response:
+    """``GET /model``: what is served, where, and how accurate it was found to be."""
+    return replies.json_response(await bentoml.get_current_service().describe())
+
+
+@bentoml.service(
+    name="resnet18",
+    service_class=EdgeService,
+    workers=settings.workers,
+    # Requests are timed out by Classifier, in our own words; this is only its backstop.
+    traffic={"timeout": settings.timeout_ms / 1e3 + 5},
+    logging={"access": {"enabled": settings.access_log}},
+)
+@bentoml.asgi_app(Starlette(routes=[Route("/model", _model)]))
+class ResNet18:
+    """Classifies images with ResNet18: top-k labels in English and Chinese."""
+
+    stored = bentoml.models.BentoModel(tag)
+    if not inline:
+        remote = bentoml.depends(runner.dedicated_service(settings, tag, device, EdgeService))
+
+    def __init__(self) -> None:
+        try:
+            self._start()
+        except (artifacts.ArtifactError, backends.DeviceError) as error:
+            raise SystemExit(f"resnet18: {error}") from None
+
+    def _start(self) -> None:
+        threads = settings.inference_threads(settings.workers)
+        executor = ThreadPoolExecutor(threads, thread_name_prefix="resnet18")
+        self.runner: runner.Runner
+        if inline:
+            engine = runner.open_engine(settings, tag, device, processes=settings.workers)
+            self.artifact = engine.artifact
+            self.runner = runner.InlineRunner(engine, executor)
+        else:
+            self.artifact = artifacts.open_artifact(tag)
+            self.runner = runner.DedicatedRunner(self.remote)
+        self.classifier = Classifier(settings, self.artifact, self.runner, executor, Metrics())
+        weights = self.artifact.manifest.weights["origin"]
+        logger.warning("serving %s: %s weights, %s on %s, %s", tag, weights, settings.runtime, device, placement)
+
+    async def __is_ready__(self) -> bool:
+        return await self.runner.is_ready()
+
+    @bentoml.api(route="/classify", input_spec=schema.ClassifyInput, output_spec=schema.ClassifyOutput)
+    async def classify(self, request: Request) -> Response:
+        """The top-k classes of one image: a multipart file ``image``, or the image itself as the body."""
+        return await self.classifier.classify(request)
+
+    @bentoml.api(route="/classify_batch", input_spec=schema.ClassifyBatchInput, output_spec=schema.ClassifyBatchOutput)
+    async def classify_batch(self, request: Request) -> Response:
+        """The top-k classes of several images; one that can't be read gets its own error and harms no other."""
+        return await self.classifier.classify_batch(request)
+
+    async def describe(self) -> dict[str, Any]:
+        """The body of ``GET /model``."""
+        manifest = self.artifact.manifest
+        return {
+            "tag": tag,
+            "weights": manifest.weights,
+            "digest": manifest.digest,
+            "classes": len(manifest.labels),
+            "size": manifest.size,
+            "resize": manifest.resize,
+            "runtime": manifest.runtime,
+            "precision": manifest.precision,
+            "placement": placement,
+            "workers": settings.workers,
+            "runner": await self.runner.describe(),
+            "gate": manifest.gate,
+            "export": manifest.export,
+        }

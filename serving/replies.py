@@ -1,0 +1,50 @@
+"""Answers: predictions, errors and timing as HTTP responses. Every failure has the shape of ``error_response``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+
+if TYPE_CHECKING:
+    from classifier.errors import ClassifierError
+
+ERROR_HEADER = "x-error-code"
+
+
+@dataclass
+class Timing:
+    """Milliseconds of one request's stages; ``total`` is from the last body byte's reading to the reply."""
+
+    decode: float = 0.0
+    queue: float = 0.0
+    inference: float = 0.0
+    total: float = 0.0
+
+    def body(self) -> dict[str, float]:
+        """The reply's ``timing_ms``."""
+        return {name: round(value, 2) for name, value in vars(self).items()}
+
+    def header(self) -> str:
+        """The ``Server-Timing`` header's value."""
+        return ", ".join(f"{name};dur={value:.2f}" for name, value in vars(self).items())
+
+
+def json_response(body: dict[str, Any], timing: Timing | None = None) -> Response:
+    """A 200 of ``body``, with its timing as a header too."""
+    headers = {"Server-Timing": timing.header()} if timing else None
+    return Response(_dump(body), headers=headers, media_type="application/json")
+
+
+def error_response(error: ClassifierError) -> Response:
+    """``error`` as a response: its status, its JSON, its code in a header, and Retry-After where it has one."""
+    headers = {ERROR_HEADER: error.code}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    return Response(_dump(error.body()), error.status, headers, "application/json")
+
+
+def _dump(body: dict[str, Any]) -> bytes:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()

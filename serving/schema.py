@@ -1,0 +1,108 @@
+"""What requests and replies look like: for OpenAPI and BentoML's clients only, nothing is parsed through these."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import bentoml
+import pydantic
+from _bentoml_sdk.validators import ContentType
+from pydantic import BaseModel, Field
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+TOP_K = 3
+
+
+class Passed:
+    """The request itself, handed to the API method as its one argument ``request``."""
+
+    model_fields = ("request",)
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+
+
+class _Unparsed(bentoml.IODescriptor):
+    """An input that reaches the method as the raw request, so that our own upload parser reads the body.
+
+    BentoML's own would fetch URLs found in file fields, write temporary files, and take the client's word for types.
+    """
+
+    @classmethod
+    async def from_http_request(cls, request: Request, serde: Any) -> Any:
+        """``request``, wrapped as BentoML passes arguments on."""
+        return Passed(request)
+
+
+class ClassifyInput(_Unparsed):
+    """One image, as a multipart file or as the raw body, and how many predictions to give."""
+
+    image: Annotated[Path, ContentType("image/*")]
+    top_k: int = Field(TOP_K, ge=1, description="predictions to give, at most the number of classes")
+
+
+class ClassifyBatchInput(_Unparsed):
+    """Several images, each a multipart file in the field ``images``."""
+
+    images: list[Annotated[Path, ContentType("image/*")]]
+    top_k: int = Field(TOP_K, ge=1, description="predictions to give for each image")
+
+
+class Prediction(BaseModel):
+    """A class and how probable it is."""
+
+    class_id: int
+    label: str
+    label_zh: str | None = None
+    probability: float
+
+
+class Model(BaseModel):
+    """Which artifact answered."""
+
+    model_config = pydantic.ConfigDict(protected_namespaces=())
+    tag: str
+    weights: str
+    precision: str
+
+
+class Timings(BaseModel):
+    """Milliseconds of each stage."""
+
+    decode: float
+    queue: float
+    inference: float
+    total: float
+
+
+class ErrorBody(BaseModel):
+    """Why there is no answer."""
+
+    code: str
+    message: str
+
+
+class ClassifyOutput(BaseModel):
+    """The predictions of one image, most probable first."""
+
+    predictions: list[Prediction]
+    model: Model
+    timing_ms: Timings
+
+
+class Result(BaseModel):
+    """One image of a batch: its predictions or its error."""
+
+    predictions: list[Prediction] | None = None
+    error: ErrorBody | None = None
+
+
+class ClassifyBatchOutput(BaseModel):
+    """One result an image, in the order sent."""
+
+    results: list[Result]
+    model: Model
+    timing_ms: Timings
