@@ -117,7 +117,8 @@ def _pixels(image: Image.Image, size: int, resize: int) -> NDArray[np.uint8]:
     x, y = image.width / scaled_width, image.height / scaled_height
     box = (left * x, top * y, (left + size) * x, (top + size) * y)
     small = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=_REDUCING_GAP)
-    pixels = np.asarray(small if small.mode == "RGB" else small.convert("RGB"))
+    # A copy, because an array over Pillow's own memory is read-only, which torch warns of.
+    pixels = np.array(small if small.mode == "RGB" else small.convert("RGB"))
     if transposed:
         pixels = pixels.transpose(1, 0, 2)
     if mirror_x:

@@ -77,7 +77,8 @@ def _carried(bento: Path | None) -> set[str] | None:
         return None
     import yaml
 
-    return {model["tag"] for model in yaml.safe_load(bento.read_text(encoding="utf-8")).get("models", [])}
+    info = yaml.safe_load(bento.read_text(encoding="utf-8"))
+    return {model["tag"] for part in (info, *info.get("services", [])) for model in part.get("models", [])}
 
 
 def _of_newest_checkpoint(runtime: str, carried: set[str] | None) -> dict[str, str]:

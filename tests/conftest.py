@@ -1,0 +1,198 @@
+"""What tests share: the shared images where they are, a store with the demo model, and running servers."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from PIL.Image import Image
+
+    from classifier.manifest import Manifest
+    from model_build.weights import Checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of test data beside the project."""
+    if not SHARED.is_dir():
+        pytest.skip("the folder shared/ beside the project is not here")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def photos(shared: Path) -> list[Path]:
+    """Real photographs, their label in the name."""
+    return sorted((shared / "images" / "photos").glob("*.JPEG"))
+
+
+@pytest.fixture(scope="session")
+def photograph() -> Callable[[int, int], Image]:
+    """A function of width and height in pixels that gives a photograph, RGB, of that size."""
+    import skimage.data
+    from PIL import Image
+
+    astronaut = Image.open(Path(skimage.data.__file__).parent / "astronaut.png").convert("RGB")
+    return lambda width, height: astronaut.resize((width, height), Image.Resampling.LANCZOS)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A BENTOML_HOME that holds the demo model in every default precision; it is the session's own from here on."""
+    home = tmp_path_factory.mktemp("bentoml")
+    os.environ["BENTOML_HOME"] = str(home)
+    subprocess.run([sys.executable, "-m", "model_build", "--weights", "demo"], cwd=ROOT, env=environment(), check=True)
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    BentoMLContainer.bentoml_home.set(str(home))
+    BentoMLContainer.model_store.reset()
+    yield home
+
+
+@pytest.fixture
+def empty_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A BENTOML_HOME with nothing in it, for one test: in this process and in those that it starts."""
+    from bentoml._internal.configuration.containers import BentoMLContainer
+    from bentoml._internal.models import ModelStore
+
+    home = tmp_path / "bentoml"
+    for name in ("bentos", "models", "envs", "tmp"):
+        (home / name).mkdir(parents=True)
+    monkeypatch.setenv("BENTOML_HOME", str(home))
+    models = home / "models"
+    # BentoML keeps what it has once looked up, so each of the three is put in place of what it keeps.
+    with (
+        BentoMLContainer.bentoml_home.patch(str(home)),
+        BentoMLContainer.model_store_dir.patch(str(models)),
+        BentoMLContainer.model_store.patch(ModelStore(models)),
+    ):
+        yield home
+
+
+@pytest.fixture(scope="session")
+def manifest_of() -> Callable[..., Manifest]:
+    """A function that gives a valid manifest of a file; keywords take the place of its fields."""
+    from classifier import manifest as manifests
+    from classifier.labels import Labels
+
+    def describe(file: Path, **changes: Any) -> Manifest:
+        valid = manifests.Manifest(
+            runtime="onnx",
+            precision="fp32",
+            file=file.name,
+            digest=manifests.sha256(file),
+            size=32,
+            resize=36,
+            labels=Labels(("cat", "dog"), ("猫", "狗")),
+            weights={"origin": "demo", "digest": "0" * 64},
+            export={"opset": 17},
+            gate={"agreement": 1.0},
+        )
+        return dataclasses.replace(valid, **changes)
+
+    return describe
+
+
+@pytest.fixture(scope="session")
+def demo() -> Checkpoint:
+    """The packaged demo checkpoint."""
+    from model_build.weights import find
+
+    return find("demo")
+
+
+class Server:
+    """A service started as a user would, and stopped by its own process id."""
+
+    def __init__(self, home: Path, *, cwd: Path = ROOT, target: str = "service:ResNet18", **settings: str) -> None:
+        with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
+            self.port: int = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        env = (
+            environment()
+            | {"BENTOML_HOME": str(home)}
+            | {f"RESNET18_{name.upper()}": value for name, value in settings.items()}
+        )
+        command = [sys.executable, "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(self.port)]
+        self.process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.client = httpx.Client(base_url=self.url, timeout=30)
+
+    def wait(self, seconds: float = 60) -> Server:
+        """Return when the service is ready; fail with its output when it isn't within ``seconds``."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and self.process.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                if self.client.get("/readyz", timeout=2).status_code == 200:
+                    return self
+            time.sleep(0.1)
+        raise AssertionError(f"not ready:\n{self.stop()}")
+
+    def stop(self) -> str:
+        """Stop it with SIGTERM, after 20 s with SIGKILL; what it printed."""
+        self.client.close()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            output, _ = self.process.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            output, _ = self.process.communicate()
+        return output
+
+    def processes(self) -> list[int]:
+        """The process ids of the whole tree."""
+        import psutil
+
+        root = psutil.Process(self.process.pid)
+        return [root.pid, *(child.pid for child in root.children(recursive=True))]
+
+
+def environment() -> dict[str, str]:
+    """The environment a newcomer would have: no settings of ours, no usage data sent."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RESNET18_")}
+    return kept | {"BENTOML_DO_NOT_TRACK": "True", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="session")
+def launch(store: Path) -> Iterator[Callable[..., Server]]:
+    """A function that starts a server with settings given by name; all are stopped at the end."""
+    started: list[Server] = []
+
+    def start(**settings: str) -> Server:
+        server = Server(store, **settings)
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def server(launch: Callable[..., Server]) -> Server:
+    """The service as ``make serve`` starts it: ONNX, inline, one worker; limits lowered so that tests can reach them."""
+    return launch(max_body_bytes="3000000", max_images="4", max_pixels="4000000").wait()

@@ -1,0 +1,353 @@
+"""The public API of a running server: real bytes in, status and JSON out."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bentoml
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import httpx
+    from PIL.Image import Image
+
+    from tests.conftest import Server
+
+
+@pytest.fixture(scope="module")
+def jpeg(photograph: Callable[[int, int], Image]) -> bytes:
+    buffer = io.BytesIO()
+    photograph(640, 480).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def check_predictions(predictions: list[dict[str, Any]], count: int) -> None:
+    assert len(predictions) == count
+    probabilities = [prediction["probability"] for prediction in predictions]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert 0 < sum(probabilities) <= 1.0001
+    assert all(set(prediction) == {"class_id", "label", "label_zh", "probability"} for prediction in predictions)
+
+
+def check_error(response: httpx.Response, status: int, code: str, *quoted: str) -> dict[str, Any]:
+    """``response`` is an error in the one shape, whose message says each of ``quoted``."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    assert set(response.json()) == {"error"}
+    error: dict[str, Any] = response.json()["error"]
+    assert error["code"] == code == response.headers["x-error-code"]
+    for text in quoted:
+        assert text in error["message"]
+    assert "Traceback" not in response.text
+    assert response.headers["x-request-id"]
+    return error
+
+
+def raw(server: Server, request: bytes) -> tuple[int, bytes]:
+    """Send bytes as they are; the status and body of the reply."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(request)
+        reply = b""
+        while b"\r\n\r\n" not in reply or len(reply.split(b"\r\n\r\n", 1)[1]) < length(reply):
+            chunk = connection.recv(65536)
+            if not chunk:
+                break
+            reply += chunk
+    head, body = reply.split(b"\r\n\r\n", 1)
+    return int(head.split()[1]), body
+
+
+def length(reply: bytes) -> int:
+    head = reply.split(b"\r\n\r\n", 1)[0].lower()
+    return int(head.split(b"content-length:")[1].split()[0]) if b"content-length:" in head else 0
+
+
+def test_multipart_and_raw_bodies_give_the_same_answer(server: Server, jpeg: bytes) -> None:
+    multipart = server.client.post("/classify", files={"image": ("a.jpg", jpeg, "image/jpeg")})
+    whole = server.client.post("/classify", content=jpeg, headers={"content-type": "image/jpeg"})
+    assert multipart.status_code == whole.status_code == 200
+    assert multipart.json()["predictions"] == whole.json()["predictions"]
+    check_predictions(multipart.json()["predictions"], 3)
+
+
+def test_the_reply_tells_the_model_and_the_timing(server: Server, jpeg: bytes) -> None:
+    response = server.client.post("/classify", content=jpeg, headers={"content-type": "image/jpeg"})
+    body = response.json()
+    assert set(body) == {"predictions", "model", "timing_ms"}
+    assert body["model"]["weights"] == "demo"
+    assert body["model"]["tag"].startswith(f"resnet18-onnx-{body['model']['precision']}:")
+    assert set(body["timing_ms"]) == {"decode", "queue", "inference", "total"}
+    assert 0 < body["timing_ms"]["inference"] < body["timing_ms"]["total"]
+    stages = dict(part.split(";dur=") for part in response.headers["server-timing"].split(", "))
+    assert {name: float(value) for name, value in stages.items()} == body["timing_ms"]
+
+
+@pytest.mark.parametrize("where", ["query", "form"])
+@pytest.mark.parametrize("count", [1, 3, 10])
+def test_top_k(server: Server, jpeg: bytes, where: str, count: int) -> None:
+    files = {"image": ("a.jpg", jpeg, "image/jpeg")}
+    if where == "query":
+        response = server.client.post("/classify", params={"top_k": count}, files=files)
+    else:
+        response = server.client.post("/classify", data={"top_k": str(count)}, files=files)
+    assert response.status_code == 200
+    check_predictions(response.json()["predictions"], count)
+
+
+@pytest.mark.parametrize("value", ["0", "11", "-1", "2.5", "three", "", "٣", "1e9", "9" * 50])
+def test_a_bad_top_k_is_422_and_quoted(server: Server, jpeg: bytes, value: str) -> None:
+    response = server.client.post(
+        "/classify", params={"top_k": value}, content=jpeg, headers={"content-type": "image/jpeg"}
+    )
+    check_error(response, 422, "invalid_parameter", repr(value[:100]), "1 to 10")
+
+
+def test_a_batch_gives_one_result_an_image_in_order(server: Server, jpeg: bytes) -> None:
+    single = server.client.post("/classify", content=jpeg, headers={"content-type": "image/jpeg"}).json()
+    images = [jpeg, b"no image", jpeg[:2000], jpeg]
+    response = server.client.post("/classify_batch", files=[("images", ("x", image)) for image in images])
+    assert response.status_code == 200
+    results = response.json()["results"]
+    assert [set(result) for result in results] == [{"predictions"}, {"error"}, {"error"}, {"predictions"}]
+    assert results[1]["error"]["code"] == "unsupported_media_type"
+    assert results[2]["error"]["code"] == "unreadable_image"
+    for result in (results[0], results[3]):
+        assert [p["class_id"] for p in result["predictions"]] == [p["class_id"] for p in single["predictions"]]
+
+
+def test_bentoml_s_own_client_works(server: Server, jpeg: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(jpeg)
+    with bentoml.SyncHTTPClient(server.url) as client:
+        check_predictions(client.classify(image=path, top_k=2)["predictions"], 2)
+        assert len(client.classify_batch(images=[path, path], top_k=1)["results"]) == 2
+
+
+def test_every_photo_is_classified(server: Server, photos: list[Path]) -> None:
+    for photo in photos:
+        response = server.client.post("/classify", files={"image": (photo.name, photo.read_bytes())})
+        assert response.status_code == 200, photo.name
+        check_predictions(response.json()["predictions"], 3)
+
+
+def test_easy_photos_are_recognised_by_the_demo(server: Server, photos: list[Path]) -> None:
+    expected = {
+        "airliner": "airplane",
+        "sorrel": "horse",
+        "tree_frog": "frog",
+        "container_ship": "ship",
+        "tabby": "cat",
+    }
+    right = 0
+    for photo in photos:
+        label = photo.stem.split("_", 1)[1]
+        if label in expected:
+            reply = server.client.post("/classify", files={"image": (photo.name, photo.read_bytes())}).json()
+            right += reply["predictions"][0]["label"] == expected[label]
+    assert right >= 4
+
+
+def test_model_tells_what_is_served(server: Server) -> None:
+    body = server.client.get("/model").json()
+    assert body["weights"]["origin"] == "demo"
+    assert (body["classes"], body["size"], body["runtime"], body["placement"]) == (10, 32, "onnx", "inline")
+    assert body["runner"]["device"] == "cpu"
+    assert body["runner"]["provider"] == "CPUExecutionProvider"
+    assert body["gate"]["agreement"] >= 0.98
+
+
+def test_probes_and_metrics(server: Server, jpeg: bytes) -> None:
+    assert server.client.get("/livez").status_code == 200
+    assert server.client.get("/readyz").status_code == 200
+
+    def images(outcome: str) -> float:
+        lines = server.client.get("/metrics").text.splitlines()
+        found = [line for line in lines if line.startswith(f'resnet18_images_total{{outcome="{outcome}"}}')]
+        return float(found[0].split()[-1]) if found else 0.0
+
+    before = images("ok"), images("unreadable_image")
+    server.client.post("/classify_batch", files=[("images", ("x", jpeg)), ("images", ("y", jpeg[:99]))])
+    assert (images("ok"), images("unreadable_image")) == (before[0] + 1, before[1] + 1)
+    text = server.client.get("/metrics").text
+    assert 'resnet18_stage_seconds_bucket{le="0.1",stage="inference"}' in text
+    assert "bentoml_service_request_total" in text
+
+
+def test_unknown_paths_do_not_become_metric_labels(server: Server) -> None:
+    for number in range(20):
+        server.client.get(f"/strange/{number}")
+        server.client.get(f"/static_content/strange{number}.js")
+    assert "strange" not in server.client.get("/metrics").text
+
+
+def test_openapi_describes_the_routes(server: Server) -> None:
+    paths = server.client.get("/docs.json").json()["paths"]
+    body = paths["/classify"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert set(body["properties"]) == {"image", "top_k"}
+    assert "/classify_batch" in paths
+
+
+def test_request_ids_are_kept_or_made(server: Server) -> None:
+    assert server.client.get("/model", headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
+    made = server.client.get("/model", headers={"x-request-id": "a b/c"}).headers["x-request-id"]
+    assert made not in ("a b/c", "")
+    assert made != server.client.get("/model").headers["x-request-id"]
+
+
+# Errors, row by row.
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff\xd8\xff" + b"\0" * 100])
+def test_400_unreadable(server: Server, body: bytes) -> None:
+    response = server.client.post("/classify", files={"image": ("a.jpg", body, "image/jpeg")})
+    check_error(response, 400, "unreadable_image")
+
+
+def test_400_truncated(server: Server, jpeg: bytes) -> None:
+    response = server.client.post("/classify", content=jpeg[: len(jpeg) // 2], headers={"content-type": "image/jpeg"})
+    check_error(response, 400, "unreadable_image", "JPEG")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"--b\r\nContent-Disposition: form-data; name=image; filename=a\r\n\r\nunfinished",
+        b"no boundary at all",
+        b"--b\r\nbroken\r\n--b--\r\n",
+        b"--b--\r\n",
+    ],
+)
+def test_400_broken_multipart(server: Server, body: bytes) -> None:
+    response = server.client.post(
+        "/classify", content=body, headers={"content-type": "multipart/form-data; boundary=b"}
+    )
+    check_error(response, 400, "bad_request")
+
+
+def test_400_multipart_without_a_boundary(server: Server) -> None:
+    response = server.client.post("/classify", content=b"x", headers={"content-type": "multipart/form-data"})
+    check_error(response, 400, "bad_request", "boundary")
+
+
+def test_400_multipart_without_the_field(server: Server) -> None:
+    response = server.client.post(
+        "/classify",
+        content=b'--b\r\nContent-Disposition: form-data; name="top_k"\r\n\r\n3\r\n--b--\r\n',
+        headers={"content-type": "multipart/form-data; boundary=b"},
+    )
+    check_error(response, 400, "bad_request", "'image'", "top_k")
+
+
+def test_404(server: Server) -> None:
+    check_error(server.client.get("/nothing/here"), 404, "not_found", "/nothing/here", "/classify")
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/classify"), ("PUT", "/classify_batch"), ("POST", "/model")])
+def test_405(server: Server, method: str, path: str) -> None:
+    response = server.client.request(method, path)
+    check_error(response, 405, "method_not_allowed", method, path)
+    assert response.headers["allow"]
+
+
+def test_411(server: Server) -> None:
+    status, body = raw(server, b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n\r\n")
+    assert status == 411
+    assert json.loads(body)["error"]["code"] == "length_required"
+
+
+def test_413_by_content_length_before_the_body_is_sent(server: Server) -> None:
+    head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 3000001\r\n\r\n"
+    status, body = raw(server, head)
+    assert status == 413
+    assert json.loads(body)["error"] == {
+        "code": "body_too_large",
+        "message": "the body of 3000001 bytes is over the limit of 3000000 bytes",
+        "limit": 3000000,
+    }
+
+
+@pytest.mark.parametrize("kind", ["image/jpeg", "multipart/form-data; boundary=b"])
+def test_413_while_a_chunked_body_is_read(server: Server, kind: str) -> None:
+    prefix = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' if "multi" in kind else b""
+    head = f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    chunk = prefix + b"\0" * 3_000_001
+    status, body = raw(server, head + f"{len(chunk):x}\r\n".encode() + chunk)
+    assert status == 413
+    assert json.loads(body)["error"]["code"] == "body_too_large"
+
+
+def test_413_for_pixels_told_by_the_header(server: Server, photograph: Callable[[int, int], Image]) -> None:
+    buffer = io.BytesIO()
+    photograph(2500, 1700).save(buffer, "JPEG")
+    response = server.client.post("/classify", content=buffer.getvalue(), headers={"content-type": "image/jpeg"})
+    error = check_error(response, 413, "image_too_large", "2500x1700")
+    assert error["limit"] == 4_000_000
+
+
+def test_413_for_too_many_images(server: Server, jpeg: bytes) -> None:
+    response = server.client.post("/classify_batch", files=[("images", ("x", jpeg))] * 5)
+    assert check_error(response, 413, "too_many_images")["limit"] == 4
+    response = server.client.post("/classify", files=[("image", ("x", jpeg))] * 2)
+    assert check_error(response, 413, "too_many_images")["limit"] == 1
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/json", "application/x-www-form-urlencoded", ""])
+def test_415_for_the_content_type(server: Server, jpeg: bytes, kind: str) -> None:
+    response = server.client.post("/classify", content=jpeg, headers={"content-type": kind})
+    check_error(response, 415, "unsupported_media_type", repr(kind), "multipart/form-data")
+
+
+def test_415_for_what_is_no_image(server: Server) -> None:
+    response = server.client.post("/classify", files={"image": ("a.jpg", b"%PDF-1.7 not an image", "image/jpeg")})
+    check_error(response, 415, "unsupported_media_type", "JPEG", "AVIF")
+
+
+@pytest.mark.parametrize("value", ["http://127.0.0.1:1/a.jpg", "file:///etc/passwd"])
+def test_422_for_a_url_in_the_image_s_place(server: Server, value: str) -> None:
+    body = f'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\n{value}\r\n--b--\r\n'.encode()
+    response = server.client.post(
+        "/classify", content=body, headers={"content-type": "multipart/form-data; boundary=b"}
+    )
+    check_error(response, 422, "invalid_parameter", "'image'", "never fetched")
+
+
+def test_429_when_full(launch: Callable[..., Server], jpeg: bytes) -> None:
+    server = launch(max_queue="2").wait()
+
+    def send(_: int) -> httpx.Response:
+        return server.client.post("/classify", content=jpeg, headers={"content-type": "image/jpeg"})
+
+    with ThreadPoolExecutor(16) as pool:
+        responses = list(pool.map(send, range(200)))
+    refused = [response for response in responses if response.status_code == 429]
+    assert {response.status_code for response in responses} == {200, 429}
+    for response in refused:
+        assert check_error(response, 429, "overloaded")["limit"] == 2
+        assert int(response.headers["retry-after"]) >= 1
+    assert server.client.post("/classify", content=jpeg, headers={"content-type": "image/jpeg"}).status_code == 200
+    too_many = server.client.post("/classify_batch", files=[("images", ("x", jpeg))] * 3)
+    check_error(too_many, 429, "overloaded")
+
+
+def test_a_neighbour_of_bad_requests_gets_its_answer(server: Server, jpeg: bytes) -> None:
+    expected = server.client.post("/classify", content=jpeg, headers={"content-type": "image/jpeg"}).json()[
+        "predictions"
+    ]
+
+    def send(number: int) -> httpx.Response:
+        body = jpeg if number % 2 else jpeg[: 500 + number]
+        return server.client.post("/classify", content=body, headers={"content-type": "image/jpeg"})
+
+    with ThreadPoolExecutor(8) as pool:
+        for number, response in enumerate(pool.map(send, range(100))):
+            if number % 2:
+                assert response.json()["predictions"] == expected
+            else:
+                check_error(response, 400, "unreadable_image")
