@@ -148,7 +148,7 @@ def main(
 
     An artifact enters the BentoML model store only if it passes the accuracy gate: fp32 exports must agree with the
     eager network on every image, reduced precisions within the thresholds below. Building the same thing again
-    changes nothing.
+    changes nothing. The exit status is 1 if fp32, or a precision named in --precisions, was not registered.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -168,8 +168,10 @@ def main(
         failures = _build(checkpoint, wanted, calibration, evaluation, thresholds)
     except (WeightsError, SamplesError) as error:
         raise click.ClickException(str(error)) from None
-    if failures:
-        console.print(*(f"[red]not registered[/] {name}: {reason}" for name, reason in failures), sep="\n")
+    for name, reason in failures:
+        console.print(f"[red]not registered[/] {name}: {reason}")
+    # A reduced precision that nobody asked for by name may fail its gate: what was registered serves.
+    if failures and (precisions != "auto" or any(name.endswith("fp32") for name, _ in failures)):
         sys.exit(1)
 
 

@@ -1,0 +1,305 @@
+"""Training: that it learns, goes on where it stopped, keeps what it should, and says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image, ImageDraw
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from model_build import train as training
+from model_build import weights
+from model_build.train import Training, augment, one_cycle, train
+from model_build.weights import WeightsError, find
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220)}
+SCRATCH = ("--init", "none", "--size", "16", "--batch-size", "8")
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def draw(root: Path, seed: int) -> Path:
+    """Coloured discs on noise, 20x16 px, 14 of each of three colours."""
+    random = np.random.default_rng(seed)
+    for name, colour in COLOURS.items():
+        (root / name).mkdir(parents=True)
+        for number in range(14):
+            image = Image.fromarray(random.integers(0, 255, (16, 20, 3), dtype=np.uint8))
+            ImageDraw.Draw(image).ellipse([4, 2, 16, 14], fill=colour)
+            image.save(root / name / f"{number:02}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw(tmp_path_factory.mktemp("data") / "shapes", seed=0)
+
+
+@pytest.fixture(scope="session")
+def archive(shapes: Path) -> Path:
+    return Path(shutil.make_archive(str(shapes), "zip", shapes))
+
+
+def outcome(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(train, [str(argument) for argument in (*arguments, "--threads", 1)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, " ".join(result.output.split())
+
+
+def run(*arguments: object) -> str:
+    code, output = outcome(*arguments)
+    assert code == 0, output
+    return output
+
+
+def fails(*arguments: object) -> str:
+    code, output = outcome(*arguments)
+    assert code != 0
+    return output.split("Error: ")[1]
+
+
+def same(one: Path, other: Path) -> bool:
+    ours, theirs = load_file(one), load_file(other)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_it_learns_and_the_build_takes_the_file(shapes: Path, tmp_path: Path) -> None:
+    out, unseen = tmp_path / "shapes.safetensors", draw(tmp_path / "unseen", seed=1)
+    command = (*SCRATCH, "--batch-size", 4, "--epochs", 6, "--resize", 18, "--validation", unseen)
+    output = run(shapes, *command, "--out", out)
+    checkpoint = find(str(out))
+    assert checkpoint.labels.en == ("blue", "green", "red")
+    assert checkpoint.labels.zh is None
+    assert (checkpoint.size, checkpoint.resize, checkpoint.upsample, checkpoint.classes) == (16, 18, None, 3)
+    with safe_open(out, "pt") as file:
+        metadata = file.metadata()
+    assert float(metadata["accuracy"].split()[0]) >= 0.9
+    assert metadata["accuracy"].endswith("top-1 on 42 validation images")
+    assert metadata["mean"] == "0.485,0.456,0.406"
+    assert metadata["recipe"].startswith("whole network trained from scratch on 42 images: 6 epochs")
+    assert "epoch 6 of 6: loss" in output
+    assert f"to serve it: python -m model_build --weights {out}" in output
+    assert sorted(tmp_path.iterdir()) == [out, unseen]
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(
+    shapes: Path, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
+    command = (*SCRATCH, "--epochs", 3, "--upsample", 32, "--out")
+    run(shapes, *command, whole)
+
+    epoch = Training.epoch
+
+    def stop_in_the_third(self: Training, *arguments: object) -> float:
+        if len(self.history) == 2:
+            raise KeyboardInterrupt
+        return epoch(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "epoch", stop_in_the_third)
+        code, output = outcome(shapes, *command, parts)
+    assert code == 1
+    assert f"2 epochs are kept in '{parts}.unfinished'; the same command goes on" in output
+    assert not parts.exists()
+
+    for arguments, difference in (
+        (("--lr", 0.5), "--lr 0.00625, but this one has --lr 0.5"),
+        (("--seed", 1), "--seed 0, but this one has --seed 1"),
+        (("--epochs", 4), "--epochs 3, but this one has --epochs 4"),
+        (("--no-flip",), "--flip True, but this one has --flip False"),
+        (("--size", 20), "--size 16, but this one has --size 20"),
+    ):
+        assert f"holds an unfinished run with {difference}" in fails(shapes, *command, parts, *arguments)
+    # From a zip of the same images, as only what is in them counts.
+    output = run(archive, *command, parts)
+    assert "going on after epoch 2 of 3" in output
+    assert "epoch 1 of 3" not in output
+    assert same(whole, parts)
+    assert sorted(tmp_path.iterdir()) == [parts, whole]
+
+
+def test_a_damaged_state_is_told_and_can_be_left_behind(shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.safetensors"
+    kept = tmp_path / "a.safetensors.unfinished"
+    kept.write_bytes(b"damaged")
+    command = (shapes, *SCRATCH, "--epochs", 1, "--out", out)
+    assert f"'{kept}' can't be read (UnpicklingError); start over with --no-resume" in fails(*command)
+    run(*command, "--no-resume")
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_zip_equals_the_directory(shapes: Path, archive: Path, tmp_path: Path) -> None:
+    outs = [tmp_path / "directory.safetensors", tmp_path / "zip.safetensors"]
+    for source, out in zip((shapes, archive), outs, strict=True):
+        run(source, *SCRATCH, "--epochs", 1, "--out", out)
+    assert same(*outs)
+
+
+def test_frozen_trains_the_head_alone(shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "head.safetensors"
+    run(shapes, "--init", "demo", "--frozen", "--epochs", 6, "--batch-size", 8, "--out", out)
+    demo, tuned = find("demo"), find(str(out))
+    body = [name for name in demo.state if not name.startswith("fc.")]
+    assert all(torch.equal(demo.state[name], tuned.state[name]) for name in body)
+    assert tuned.state["fc.weight"].shape == (3, 512)
+    assert (tuned.size, tuned.resize, tuned.upsample) == (32, 32, 64)
+    with safe_open(out, "pt") as file:
+        assert float(file.metadata()["accuracy"].split()[0]) > 0.6
+
+
+def test_a_checkpoint_of_other_classes_gives_all_but_its_head(shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "tuned.safetensors"
+    run(shapes, "--init", weights.DEMO_FILE, "--size", 24, "--epochs", 1, "--lr", 1e-9, "--out", out)
+    demo, tuned = find("demo"), find(str(out))
+    assert (tuned.size, tuned.resize, tuned.upsample) == (24, 24, None)
+    assert torch.allclose(tuned.state["layer4.1.conv2.weight"], demo.state["layer4.1.conv2.weight"], atol=1e-4)
+    assert not torch.equal(tuned.state["bn1.running_mean"], demo.state["bn1.running_mean"])
+    assert tuned.state["fc.bias"].shape == (3,)
+
+
+def test_a_checkpoint_of_the_same_classes_gives_its_head_and_labels_too(tmp_path: Path) -> None:
+    for number, name in enumerate(CIFAR):
+        (tmp_path / "cifar" / name).mkdir(parents=True)
+        for copy in range(2):
+            Image.new("RGB", (32, 32), (20 * number, 100, 50 * copy)).save(tmp_path / "cifar" / name / f"{copy}.png")
+    out = tmp_path / "cifar.safetensors"
+    run(tmp_path / "cifar", "--init", "demo", "--frozen", "--epochs", 1, "--lr", 1e-9, "--out", out)
+    demo, tuned = find("demo"), find(str(out))
+    assert torch.allclose(tuned.state["fc.weight"], demo.state["fc.weight"], atol=1e-6)
+    assert tuned.labels == demo.labels
+
+
+def test_labels_in_both_languages_are_carried(shapes: Path, tmp_path: Path) -> None:
+    names, out = tmp_path / "names.json", tmp_path / "named.safetensors"
+    names.write_text(json.dumps({"en": ["Blue", "Green", "Red"], "zh": ["蓝", "绿", "红"]}), encoding="utf-8")
+    run(shapes, *SCRATCH, "--epochs", 1, "--labels", names, "--validation", 0, "--out", out)
+    labels = find(str(out)).labels
+    assert (labels.en, labels.zh) == (("Blue", "Green", "Red"), ("蓝", "绿", "红"))
+    with safe_open(out, "pt") as file:
+        assert "accuracy" not in file.metadata()
+    names.write_text('["one", "two"]')
+    message = fails(shapes, *SCRATCH, "--labels", names)
+    assert message == f"--labels '{names}' holds 2 names, but DIR has 3 class folders: blue, green, red"
+
+
+def test_unreadable_images_are_skipped_and_named_unless_none_is_left(shapes: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(shapes, tmp_path / "broken"))
+    (broken / "red" / "03.png").write_bytes(b"no image")
+    out = tmp_path / "broken.safetensors"
+    output = run(broken, *SCRATCH, "--epochs", 1, "--out", out)
+    assert f"{broken}: 1 unreadable, skipped: 'red/03.png': the 8 bytes are no image" in output
+    for path in (broken / "red").iterdir():
+        path.write_bytes(b"")
+    message = fails(broken, *SCRATCH, "--out", out)
+    assert message == f"'{broken}': no image of the class folder 'red' can be read"
+
+
+def test_auto_starts_from_scratch_without_imagenet(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(name: str) -> None:
+        assert name == "imagenet"
+        raise WeightsError("ImageNet's weights can't be downloaded")
+
+    monkeypatch.setattr(weights, "find", absent)
+    out = tmp_path / "auto.safetensors"
+    command = (shapes, *SCRATCH[2:], "--epochs", 1, "--out", out)
+    assert "can't be downloaded Training starts from scratch instead" in run(*command)
+    assert "--frozen needs weights to start from, and --init auto gave none" in fails(*command, "--frozen")
+    assert fails(*command, "--init", "imagenet") == "ImageNet's weights can't be downloaded"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--size", "7"), "Invalid value for '--size': 7 is not in the range 8<=x<=1024."),
+        (("--resize", "15"), "--resize 15 is smaller than the network's input of 16 pixels (--size)"),
+        (("--upsample", "12"), "--upsample 12 is smaller than the network's input of 16 pixels (--size)"),
+        (("--epochs", "0"), "Invalid value for '--epochs': 0 is not in the range x>=1."),
+        (("--lr", "nan"), "the loss became nan at --lr nan; try a smaller one"),
+        (("--validation", "1"), "--validation '1' is no share from 0 to below 1, no directory and no .zip"),
+        (("--validation", "nowhere"), "--validation 'nowhere' is no share from 0 to below 1, no directory and no .zip"),
+        (("--init", "imagnet"), "--init 'imagnet' is not a file, nor one of auto, imagenet, demo, none"),
+        (("--init", __file__), "--init 'test_train.py': the suffix must be .pth, .pt or .safetensors"),
+        (("--frozen",), "--frozen needs weights to start from, and --init none gave none"),
+        (("--out", "a.pth"), "--out 'a.pth' must end in .safetensors"),
+        (("--out", "no/where.safetensors"), "--out 'no/where.safetensors' can't be written: it must be a file in"),
+        (("--labels", "absent.json"), "labels file 'absent.json' can't be read as UTF-8 text:"),
+        (("--device", "tpu"), "Invalid value for '--device': 'tpu' is not one of 'auto', 'cpu', 'cuda'."),
+    ],
+)
+def test_errors_quote_the_value_and_say_what_is_allowed(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert fails(shapes, *SCRATCH, *arguments).startswith(message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_cuda_where_there_is_none(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert fails(shapes, *SCRATCH, "--device", "cuda").startswith("--device 'cuda': no CUDA device is usable here")
+
+
+def test_sets_that_can_not_be_trained_on(shapes: Path, tmp_path: Path) -> None:
+    flat = shapes / "red"
+    one = tmp_path / "one"
+    shutil.copytree(shapes / "red", one / "red")
+    other = tmp_path / "other"
+    for name, colour in (("red", "red"), ("green", "green"), ("azure", "blue")):
+        shutil.copytree(shapes / colour, other / name)
+    end = "; expected two or more, each with its images"
+    assert fails(flat, *SCRATCH) == f"'{flat}' holds no class folders{end}"
+    assert fails(one, *SCRATCH) == f"'{one}' holds only the class folder 'red'{end}"
+    assert fails(tmp_path / "absent", *SCRATCH).startswith(f"'{tmp_path / 'absent'}' does not exist;")
+    message = f"--validation '{other}' and DIR differ in the class folder 'azure'"
+    assert fails(shapes, *SCRATCH, "--validation", other) == message
+
+
+def test_views_are_of_the_size_and_seeded() -> None:
+    pixels = torch.randint(0, 256, (6, 20, 20, 3), dtype=torch.uint8)
+
+    def view(seed: int, flip: bool = True) -> torch.Tensor:
+        return augment(pixels, 16, flip, torch.Generator().manual_seed(seed))
+
+    assert view(0).shape == (6, 16, 16, 3)
+    assert view(0).dtype == torch.uint8
+    assert torch.equal(view(0), view(0))
+    assert not torch.equal(view(0), view(1))
+    # A gradient from left to right stays one, unless views are mirrored.
+    pixels = torch.arange(20, dtype=torch.uint8).mul(10).reshape(1, 1, 20, 1).expand(64, 20, 20, 3)
+    for flip, mirrored in ((False, {False}), (True, {False, True})):
+        columns = view(2, flip).float().mean(dim=(1, 3))
+        assert {bool(row[3] > row[12]) for row in columns} == mirrored
+
+
+def test_one_cycle_warms_up_and_ends_at_nothing() -> None:
+    rates = [one_cycle(step / 100) for step in range(101)]
+    assert rates[0] == 0
+    assert max(rates) == rates[20] == 1
+    assert rates[100] == pytest.approx(0)
+    assert rates[:21] == sorted(rates[:21])
+    assert rates[20:] == sorted(rates[20:], reverse=True)
+
+
+def test_bfloat16_is_not_used_where_torch_gets_it_wrong() -> None:
+    assert not training._bfloat16_is_fit(torch.device("cpu"), 16)
