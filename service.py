@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import bentoml
 from starlette.applications import Starlette
@@ -13,10 +12,11 @@ from starlette.routing import Route
 
 from classifier import settings as _settings
 from runners import artifacts, backends, runner
-from serving import replies, schema
+from serving import dedicated, replies, schema
 from serving.classify import Classifier
-from serving.edge import EdgeService
-from serving.metrics import Metrics
+from serving.edge import EdgeService, Lane
+from serving.metrics import RequestMetrics
+from serving.placements import Dedicated, Inline, Placement
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -55,32 +55,30 @@ class ResNet18:
     """Classifies images with ResNet18: top-k labels in English and Chinese."""
 
     stored = bentoml.models.BentoModel(tag)
+    lanes: ClassVar[dict[str, Lane]] = {}
     if not inline:
-        remote = bentoml.depends(runner.dedicated_service(settings, tag, device, EdgeService))
+        runner = bentoml.depends(dedicated.service(settings, tag, device))
 
     def __init__(self) -> None:
         try:
-            self._start()
-        except (artifacts.ArtifactError, backends.DeviceError) as error:
+            self.placement: Placement = (
+                Inline(settings, tag, device) if inline else Dedicated(settings, tag, dedicated.NAME)
+            )
+        except (artifacts.ArtifactError, backends.DeviceError, runner.SloError) as error:
             raise SystemExit(f"resnet18: {error}") from None
-
-    def _start(self) -> None:
-        threads = settings.inference_threads(settings.workers)
-        executor = ThreadPoolExecutor(threads, thread_name_prefix="resnet18")
-        self.runner: runner.Runner
-        if inline:
-            engine = runner.open_engine(settings, tag, device, processes=settings.workers)
-            self.artifact = engine.artifact
-            self.runner = runner.InlineRunner(engine, executor)
-        else:
-            self.artifact = artifacts.open_artifact(tag)
-            self.runner = runner.DedicatedRunner(self.remote)
-        self.classifier = Classifier(settings, self.artifact, self.runner, executor, Metrics())
-        weights = self.artifact.manifest.weights["origin"]
+        self.classifier = Classifier(settings, self.placement, RequestMetrics())
+        self.lanes["/classify"] = self.classifier.classify
+        self.lanes["/classify_batch"] = self.classifier.classify_batch
+        weights = self.placement.artifact.manifest.weights["origin"]
         logger.warning("serving %s: %s weights, %s on %s, %s", tag, weights, settings.runtime, device, placement)
 
     async def __is_ready__(self) -> bool:
-        return await self.runner.is_ready()
+        return await self.placement.is_ready()
+
+    @bentoml.on_shutdown
+    async def stop(self) -> None:
+        """Finish what was admitted."""
+        await self.placement.stop()
 
     @bentoml.api(route="/classify", input_spec=schema.ClassifyInput, output_spec=schema.ClassifyOutput)
     async def classify(self, request: Request) -> Response:
@@ -94,7 +92,7 @@ class ResNet18:
 
     async def describe(self) -> dict[str, Any]:
         """The body of ``GET /model``."""
-        manifest = self.artifact.manifest
+        manifest = self.placement.artifact.manifest
         return {
             "tag": tag,
             "weights": manifest.weights,
@@ -106,7 +104,7 @@ class ResNet18:
             "precision": manifest.precision,
             "placement": placement,
             "workers": settings.workers,
-            "runner": await self.runner.describe(),
+            "runner": await self.placement.describe(),
             "gate": manifest.gate,
             "export": manifest.export,
         }

@@ -31,7 +31,10 @@ class Labels:
 
     def top(self, probabilities: NDArray[np.float32], k: int) -> list[dict[str, Any]]:
         """The ``k`` most probable classes of ``probabilities`` float32[C], best first; equal ones by class order."""
-        order = np.argsort(-probabilities, kind="stable")[:k].tolist()
+        # Among all that reach the k-th largest value, so that equal ones are told apart by class.
+        least = np.partition(probabilities, -k)[-k] if k < len(probabilities) else probabilities.min()
+        candidates = np.flatnonzero(probabilities >= least)
+        order = candidates[np.argsort(-probabilities[candidates], kind="stable")[:k]].tolist()
         predictions: list[dict[str, Any]] = []
         for index in order:
             prediction = {"class_id": index, "label": self.en[index]}

@@ -36,9 +36,14 @@ class Settings(BaseSettings):
     threads: Annotated[int, Field(ge=0, le=256)] = Field(
         0, description="inference threads of each process that infers; 0 shares the machine's cores among them"
     )
-    max_batch: Annotated[int, Field(ge=1, le=1024)] = Field(32, description="images in one inference, at most")
+    slo_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
+        1000, description="milliseconds in which 99 % of images are to be answered; what would take longer gets 429"
+    )
+    max_batch: Annotated[int, Field(ge=1, le=1024)] = Field(
+        32, description="images that fit the device's memory at once; no tuning knob, the batcher finds its own size"
+    )
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        256, description="images an API process holds at once; beyond it the answer is 429"
+        1024, description="images that may wait for a device; beyond it the answer is 429"
     )
     max_images: Annotated[int, Field(ge=1, le=1024)] = Field(64, description="images in one /classify_batch request")
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(

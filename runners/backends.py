@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
 
     from classifier.manifest import Manifest
@@ -22,6 +20,10 @@ if TYPE_CHECKING:
 # torch 2.13 deprecates TorchScript in favour of torch.export. It is still exported here because it is the one format
 # that plain libtorch, without Python, serves on every platform of torch 1.x and 2.x.
 TORCHSCRIPT_DEPRECATION = r".*torch\.jit\..* is (deprecated|not supported).*"
+
+
+# Doubling a batch pays while it costs less than this share of twice as much.
+WARM_UP_GAIN = 0.97
 
 
 class DeviceError(Exception):
@@ -108,17 +110,24 @@ def load(folder: Path, manifest: Manifest, device: str = "cpu", threads: int = 1
     return backend
 
 
-def warm_up(backend: Backend, size: int, batches: Iterable[int], repeats: int = 2) -> dict[int, float]:
-    """Infer each batch size ``repeats`` times; the seconds of the fastest, by batch size."""
-    seconds = {}
-    for batch in batches:
+def warm_up(backend: Backend, size: int, max_batch: int) -> dict[int, float]:
+    """Infer 1, 2, 4, … images until doubling stops paying; the seconds of the fastest of three tries, by batch size.
+
+    Larger batches would never be served, and would take memory that an edge box does not have.
+    """
+    seconds: dict[int, float] = {}
+    batch, idle = 1, 0
+    while batch <= max_batch and idle < 2:
         pixels = np.zeros((batch, size, size, 3), np.uint8)
         times = []
-        for _ in range(repeats):
+        for _ in range(3):
             start = time.perf_counter()
             backend.infer(pixels)
             times.append(time.perf_counter() - start)
         seconds[batch] = min(times)
+        if batch > 1 and seconds[batch] > 2 * WARM_UP_GAIN * seconds[batch // 2]:
+            idle += 1
+        batch *= 2
     return seconds
 
 

@@ -1,193 +1,284 @@
-"""The runner: an artifact's backend, warmed up, in one of two placements behind the same ``infer``.
+"""The runner: an artifact's engine behind the adaptive batcher, driven by one thread a device.
 
-*inline*: inside the API worker. *dedicated*: a BentoML service of its own process, reached by ``bentoml.depends``.
+``Engine`` infers, ``Pump`` drives a Batcher with threads. In the *inline* placement both live in the API worker; in
+the *dedicated* one they live in a process of their own (runners/remote.py) and API workers send it pixels.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from classifier.errors import ClassifierError
 from runners import artifacts, backends
+from runners.batching import Batcher, CostModel, Job
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
     from numpy.typing import NDArray
 
     from classifier.settings import Settings
     from runners.artifacts import Artifact
+    from runners.batching import Batch
+
+Run = Callable[[list[Any]], Sequence[Any]]
+# The share of the SLO kept for what happens outside the batcher: reading the body and writing the reply.
+MARGIN = 0.05
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
-    """One image's answer: ``probabilities`` float32[C], and the milliseconds it waited and its batch took."""
+    """One image's answer: ``probabilities`` float32[C], and the milliseconds it was decoded, waited and inferred."""
 
     probabilities: NDArray[np.float32]
-    queue_ms: float
+    decode_ms: float
     inference_ms: float
+    queue_ms: float = 0.0
 
 
-class Runner(Protocol):
-    """What the HTTP edge needs of a runner, wherever it lives."""
-
-    async def infer(self, pixels: NDArray[np.uint8]) -> list[Outcome]:
-        """An Outcome for each image of ``pixels`` uint8[N, S, S, 3]. Raises ClassifierError("unavailable")."""
-        ...
-
-    async def is_ready(self) -> bool:
-        """Whether a request would be inferred now."""
-        ...
-
-    async def describe(self) -> dict[str, Any]:
-        """Engine.describe() of the engine that infers."""
-        ...
+class SloError(Exception):
+    """The SLO is shorter than one image takes here; the message says how long that is."""
 
 
 class Engine:
     """A loaded and warmed-up backend; ``infer`` is synchronous and may be called from several threads."""
 
-    def __init__(self, artifact: Artifact, device: str, *, threads: int, max_batch: int) -> None:
-        self.artifact, self.threads, self.max_batch = artifact, threads, max_batch
+    def __init__(self, artifact: Artifact, device: str, max_batch: int) -> None:
+        self.artifact, self.max_batch = artifact, max_batch
         start = time.perf_counter()
         # One intra-op thread: images run side by side on the cores, which beats all cores on one image in throughput.
         self.backend = backends.load(artifact.folder, artifact.manifest, device, threads=1)
         self.load_ms = 1e3 * (time.perf_counter() - start)
-        sizes = [2**power for power in range(max_batch.bit_length()) if 2**power <= max_batch]
-        self.warm_up_ms = {
-            batch: round(1e3 * seconds, 2)
-            for batch, seconds in backends.warm_up(self.backend, artifact.manifest.size, sizes).items()
-        }
+        self.warm_up_s = backends.warm_up(self.backend, artifact.manifest.size, max_batch)
+
+    def infer(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probabilities float32[N, C] of ``pixels`` uint8[N, S, S, 3]; RuntimeError if the backend gives others."""
+        probabilities = self.backend.infer(pixels)
+        expected = (len(pixels), len(self.artifact.manifest.labels))
+        if probabilities.shape != expected:
+            raise RuntimeError(f"the backend gave {probabilities.shape} probabilities, expected {expected}")
+        return probabilities
 
     def describe(self) -> dict[str, Any]:
         """Where the artifact really runs, and the milliseconds its loading and its warm-up batches took."""
         return {
             "device": self.backend.device,
             "provider": self.backend.provider,
-            "threads": self.threads,
-            "max_batch": self.max_batch,
             "load_ms": round(self.load_ms, 1),
-            "warm_up_ms": self.warm_up_ms,
+            "warm_up_ms": {batch: round(1e3 * seconds, 2) for batch, seconds in self.warm_up_s.items()},
         }
 
-    def infer(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
-        """Probabilities float32[N, C] and the milliseconds they took; at most ``max_batch`` images go at once."""
-        start = time.perf_counter()
-        rows = [self.backend.infer(pixels[at : at + self.max_batch]) for at in range(0, len(pixels), self.max_batch)]
-        probabilities = rows[0] if len(rows) == 1 else np.concatenate(rows)
-        expected = (len(pixels), len(self.artifact.manifest.labels))
-        if probabilities.shape != expected:
-            raise RuntimeError(f"the backend gave {probabilities.shape} probabilities, expected {expected}")
-        return probabilities, 1e3 * (time.perf_counter() - start)
+
+@dataclass(eq=False, slots=True)
+class _Group:
+    """The jobs of one ``infer`` call: their results so far, and the future that all of them settle."""
+
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[list[Any]]
+    results: list[Any]
+    missing: int
 
 
-class InlineRunner:
-    """A runner in this process; inferences run on the threads of ``executor``."""
+class Pump:
+    """Runs a Batcher on real time: one thread a device, fed from an event loop.
 
-    def __init__(self, engine: Engine, executor: Executor) -> None:
-        self._engine, self._executor = engine, executor
+    ``run`` takes the payloads of a batch and returns an Outcome for each, an Exception where one failed by itself.
+    """
 
-    async def infer(self, pixels: NDArray[np.uint8]) -> list[Outcome]:
-        """See Runner."""
-        start = time.perf_counter()
+    def __init__(self, batcher: Batcher, run: Run, devices: int) -> None:
+        self.batcher = batcher
+        self.observers: list[Callable[[Batch, float], None]] = []
+        self._run = run
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"resnet18-device-{number}", daemon=True)
+            for number in range(devices)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    async def infer(self, payloads: Sequence[Any], deadline: float) -> list[Any]:
+        """A result or an Exception for each of ``payloads``, in order; all are admitted, or none.
+
+        ``deadline``: seconds of ``time.monotonic()``. Raises ClassifierError("overloaded") when they can't be
+        answered in time. Cancelling the call drops what still waits.
+        """
         loop = asyncio.get_running_loop()
-        probabilities, inference_ms = await loop.run_in_executor(self._executor, self._engine.infer, pixels)
-        queue_ms = max(0.0, 1e3 * (time.perf_counter() - start) - inference_ms)
-        return [Outcome(row, queue_ms, inference_ms) for row in probabilities]
-
-    async def is_ready(self) -> bool:
-        """See Runner."""
-        return True
-
-    async def describe(self) -> dict[str, Any]:
-        """See Runner."""
-        return self._engine.describe()
-
-
-class DedicatedRunner:
-    """A runner in a process of its own, reached through the client that ``bentoml.depends`` gives."""
-
-    def __init__(self, dependency: Any) -> None:
-        self._dependency = dependency
-
-    async def infer(self, pixels: NDArray[np.uint8]) -> list[Outcome]:
-        """See Runner. A dropped connection is tried once more, which is safe because inference changes nothing."""
-
-        start = time.perf_counter()
-        rows = await self._call("infer", pixels)
-        total_ms = 1e3 * (time.perf_counter() - start)
-        return [Outcome(row, max(0.0, total_ms - inference_ms), inference_ms) for row, inference_ms in rows]
-
-    async def _call(self, method: str, *arguments: Any) -> Any:
-        import aiohttp
-        from bentoml.exceptions import BentoMLException
-
-        call = getattr(self._dependency.to_async, method)
+        group = _Group(loop, loop.create_future(), [None] * len(payloads), len(payloads))
+        now = time.monotonic()
+        jobs = [Job(now, deadline, (group, index, payload)) for index, payload in enumerate(payloads)]
+        with self._changed:
+            if self._stopping:
+                raise ClassifierError("unavailable", "the service is shutting down", retry_after=1)
+            refusal = self.batcher.admit(jobs, now)
+            if refusal is None:
+                self._changed.notify(len(jobs))
+        if refusal is not None:
+            raise overloaded(refusal.reason, refusal.retry_after)
         try:
+            return await group.future
+        except asyncio.CancelledError:
+            with self._changed:
+                for job in jobs:
+                    self.batcher.cancel(job)
+            raise
+
+    def stop(self) -> None:
+        """Refuse what comes from now on, finish what was admitted, and end the threads."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def alive(self) -> bool:
+        """Whether every device still has its thread."""
+        return all(thread.is_alive() for thread in self._threads)
+
+    def describe(self) -> dict[str, Any]:
+        """What the batcher has learned and done: α and β in ms, queue, counts of images."""
+        with self._changed:
+            batcher, now = self.batcher, time.monotonic()
+            return {
+                "slo_ms": round(1e3 * batcher.slo, 1),
+                "devices": len(self._threads),
+                "alpha_ms": round(1e3 * batcher.cost.alpha, 3),
+                "beta_ms": round(1e3 * batcher.cost.beta, 3),
+                "spread": round(batcher.cost.spread, 3),
+                "batch": batcher.batch,
+                "max_batch": batcher.max_batch,
+                "queue": batcher.waiting(),
+                "queue_age_ms": round(1e3 * batcher.oldest(now), 1),
+                "admitted": batcher.counts.admitted,
+                "refused": dict(batcher.counts.refused),
+                "expired": batcher.counts.expired,
+                "cancelled": batcher.counts.cancelled,
+                "batches": {str(size): count for size, count in sorted(batcher.counts.batches.items())},
+            }
+
+    def _work(self) -> None:
+        done: Batch | None = None
+        while True:
+            with self._changed:
+                now = time.monotonic()
+                if done is not None:
+                    self.batcher.done(done, now)
+                    for observe in self.observers:
+                        observe(done, now)
+                batch, expired = self.batcher.next(now)
+                while batch is None and not expired:
+                    if self._stopping:
+                        return
+                    self._changed.wait()
+                    batch, expired = self.batcher.next(time.monotonic())
+            for job in expired:
+                _settle(job, overloaded("expired", self.batcher.cost.expected(self.batcher.batch)))
+            if batch is not None:
+                for job, result in zip(batch.jobs, self._results([job.payload[2] for job in batch.jobs]), strict=True):
+                    if isinstance(result, Outcome):
+                        result.queue_ms = 1e3 * (batch.start - job.arrival)
+                    _settle(job, result)
+            done = batch
+
+    def _results(self, payloads: list[Any]) -> Sequence[Any]:
+        """A result for each payload; where a batch fails as a whole, its images are tried one by one, once."""
+        try:
+            return self._checked(payloads)
+        except Exception as error:
+            if len(payloads) == 1:
+                return [error]
+        results: list[Any] = []
+        for payload in payloads:
             try:
-                return await call(*arguments)
-            except (aiohttp.ClientError, OSError):
-                return await call(*arguments)
-        except (aiohttp.ClientError, OSError, BentoMLException) as error:
-            raise ClassifierError("unavailable", "the runner does not answer; try again", retry_after=1) from error
+                results += self._checked([payload])
+            except Exception as error:
+                results.append(error)
+        return results
 
-    async def describe(self) -> dict[str, Any]:
-        """See Runner."""
-        description: dict[str, Any] = await self._call("describe")
-        return description
-
-    async def is_ready(self) -> bool:
-        """See Runner."""
-        import aiohttp
-
-        try:
-            return bool(await self._dependency.to_async.is_ready(timeout=1))
-        except (aiohttp.ClientError, OSError, TimeoutError):
-            return False
+    def _checked(self, payloads: list[Any]) -> Sequence[Any]:
+        results = self._run(payloads)
+        if len(results) != len(payloads):
+            raise RuntimeError(f"{len(payloads)} images gave {len(results)} results")
+        return results
 
 
-def open_engine(settings: Settings, tag: str, device: str, *, processes: int) -> Engine:
-    """The engine of the artifact ``tag``, in one of ``processes`` processes that share the machine's cores."""
-    threads = settings.inference_threads(processes) if device == "cpu" else 1
-    return Engine(artifacts.open_artifact(tag), device, threads=threads, max_batch=settings.max_batch)
+def _settle(job: Job, result: Any) -> None:
+    """Give ``job`` its result, from a device's thread."""
+    group, index, _ = job.payload
+    group.loop.call_soon_threadsafe(_fill, group, index, result)
 
 
-def dedicated_service(settings: Settings, tag: str, device: str, service_class: type[Any]) -> Any:
-    """The runner as a BentoML service of one process, to be given to ``bentoml.depends``."""
-    import bentoml
+def _fill(group: _Group, index: int, result: Any) -> None:
+    group.results[index] = result
+    group.missing -= 1
+    if not group.missing and not group.future.done():
+        group.future.set_result(group.results)
 
-    @bentoml.service(
-        name="resnet18-runner",
-        workers=1,
-        threads=settings.inference_threads(1) if device == "cpu" else 1,
-        traffic={"timeout": settings.timeout_ms / 1e3 + 5},
-        logging={"access": {"enabled": False}},
-        # BentoML closes its client session every 100 requests by default, with calls in flight.
-        runner_connection={"max_requests": 10**9, "max_age": 1e9},
-        service_class=service_class,
-    )
-    class ResNet18Runner:
-        """Pixels to probabilities, batched across API workers."""
 
-        model = bentoml.models.BentoModel(tag)
+def overloaded(reason: str, retry_after: float) -> ClassifierError:
+    """The refusal of what can't be answered in time; ``retry_after`` is in seconds."""
+    why = {
+        "queue_full": "the queue is full",
+        "deadline": "it would be answered after its deadline",
+        "expired": "its deadline passed while it waited",
+    }[reason]
+    return ClassifierError("overloaded", f"refused: {why}", retry_after=max(1, round(retry_after + 0.5)), reason=reason)
 
-        def __init__(self) -> None:
-            self.engine = open_engine(settings, tag, device, processes=1)
 
-        @bentoml.api
-        def describe(self) -> dict[str, Any]:
-            """See Engine.describe."""
-            return self.engine.describe()
+def inferring(engine: Engine) -> Run:
+    """What a device does with a batch of pixels, each uint8[S, S, 3]."""
 
-        @bentoml.api(batchable=True, max_batch_size=max(2, settings.max_batch), max_latency_ms=settings.timeout_ms)
-        def infer(self, pixels: np.ndarray) -> list[Any]:
-            """A (probabilities float32[C], inference milliseconds) pair for each image of uint8[N, S, S, 3]."""
-            probabilities, inference_ms = self.engine.infer(pixels)
-            return [(row, inference_ms) for row in probabilities]
+    def run(pixels: list[Any]) -> list[Any]:
+        start = time.perf_counter()
+        rows = engine.infer(pixels[0][None] if len(pixels) == 1 else np.stack(pixels))
+        inference_ms = 1e3 * (time.perf_counter() - start)
+        return [Outcome(row, 0.0, inference_ms) for row in rows]
 
-    return ResNet18Runner
+    return run
+
+
+def preparing(engine: Engine, prepare: Callable[[Any], NDArray[np.uint8]]) -> Run:
+    """What a device does where it is a core that prepares pixels as well: it saves a thread's hand-over an image."""
+    infer = inferring(engine)
+
+    def run(payloads: list[Any]) -> list[Any]:
+        results: list[Any] = []
+        took = []
+        for payload in payloads:
+            start = time.perf_counter()
+            try:
+                results.append(prepare(payload))
+            except ClassifierError as error:
+                results.append(error)
+            took.append(1e3 * (time.perf_counter() - start))
+        good = [index for index, result in enumerate(results) if not isinstance(result, ClassifierError)]
+        if good:
+            for index, outcome in zip(good, infer([results[index] for index in good]), strict=True):
+                outcome.decode_ms = took[index]
+                results[index] = outcome
+        return results
+
+    return run
+
+
+def open_engine(settings: Settings, tag: str, device: str) -> Engine:
+    """The warmed-up engine of the artifact ``tag``."""
+    return Engine(artifacts.open_artifact(tag), device, settings.max_batch)
+
+
+def start(settings: Settings, engine: Engine, run: Run, *, devices: int) -> Pump:
+    """A running pump for ``engine``, with the SLO of ``settings``. Raises SloError if one image takes longer."""
+    cost = CostModel(engine.warm_up_s)
+    slo = (1 - MARGIN) * settings.slo_ms / 1e3
+    if cost.expected(1) > slo:
+        raise SloError(
+            f"RESNET18_SLO_MS={settings.slo_ms} can't be honoured: one image takes {1e3 * cost.expected(1):.1f} ms here"
+        )
+    batcher = Batcher(cost, slo=slo, max_batch=settings.max_batch, max_queue=settings.max_queue, devices=devices)
+    return Pump(batcher, run, devices)

@@ -1,4 +1,4 @@
-"""A request's way: body → images → pixels → runner → labels → reply. One Classifier an API process."""
+"""A request's way: body → images → placement → labels → reply. One Classifier an API process."""
 
 from __future__ import annotations
 
@@ -7,41 +7,40 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from starlette.requests import ClientDisconnect
 
-from classifier import pixels
 from classifier.errors import ClassifierError
+from runners.runner import MARGIN
 from serving import replies, upload
 from serving.replies import Timing
 from serving.schema import TOP_K
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
-    from numpy.typing import NDArray
     from starlette.requests import Request
     from starlette.responses import Response
 
     from classifier.settings import Settings
-    from runners.artifacts import Artifact
-    from runners.runner import Outcome, Runner
-    from serving.metrics import Metrics
+    from serving.metrics import RequestMetrics
+    from serving.placements import Placement
+
+# A client's own deadline, in milliseconds from the request's arrival; without it, the SLO is the deadline.
+TIME_ALLOWED = "x-time-allowed-ms"
 
 logger = logging.getLogger("resnet18")
 
 
 class Classifier:
-    """Answers classify requests; decoding runs on ``executor``, inference wherever ``runner`` is."""
+    """Answers classify requests with what ``placement`` infers."""
 
-    def __init__(
-        self, settings: Settings, artifact: Artifact, runner: Runner, executor: Executor, metrics: Metrics
-    ) -> None:
-        self._settings, self._runner, self._executor, self._metrics = settings, runner, executor, metrics
-        manifest = artifact.manifest
-        self._labels, self._size, self._resize = manifest.labels, manifest.size, manifest.resize
-        self._model = {"tag": artifact.tag, "weights": manifest.weights["origin"], "precision": manifest.precision}
-        self._held = 0
+    def __init__(self, settings: Settings, placement: Placement, metrics: RequestMetrics) -> None:
+        self._settings, self._placement, self._metrics = settings, placement, metrics
+        artifact = placement.artifact
+        self._labels = artifact.manifest.labels
+        self._model = {
+            "tag": artifact.tag,
+            "weights": artifact.manifest.weights["origin"],
+            "precision": artifact.manifest.precision,
+        }
 
     async def classify(self, request: Request) -> Response:
         """The reply to ``POST /classify``."""
@@ -52,12 +51,12 @@ class Classifier:
         return await self._answer(request, self._many)
 
     async def _answer(self, request: Request, handle: Any) -> Response:
-        timing, start = Timing(), time.perf_counter()
+        timing, start = Timing(), time.monotonic()
         try:
             async with asyncio.timeout(self._settings.timeout_ms / 1e3):
-                body, images = await handle(request, timing)
+                body, images = await handle(request, timing, start)
         except ClassifierError as error:
-            self._metrics.failed(error.code)
+            self._metrics.failed(error)
             return replies.error_response(error)
         except TimeoutError:
             limit = self._settings.timeout_ms
@@ -71,64 +70,71 @@ class Classifier:
             logger.exception("unexpected error")
             self._metrics.failed("internal")
             return replies.error_response(ClassifierError("internal", "an unexpected error; the server's log has it"))
-        timing.total = 1e3 * (time.perf_counter() - start)
+        timing.total = 1e3 * (time.monotonic() - start)
         self._metrics.answered(images, timing)
         return replies.json_response(body | {"model": self._model, "timing_ms": timing.body()}, timing)
 
-    async def _one(self, request: Request, timing: Timing) -> tuple[dict[str, Any], int]:
+    async def _one(self, request: Request, timing: Timing, arrival: float) -> tuple[dict[str, Any], int]:
         sent = await upload.read(request, name="image", max_bytes=self._settings.max_body_bytes, max_images=1)
         top_k = self._top_k(request, sent.fields)
-        (result,) = await self._infer(sent.images, timing)
+        (result,) = await self._infer(request, sent.images, timing, arrival)
         if isinstance(result, ClassifierError):
             raise result
         return {"predictions": self._labels.top(result.probabilities, top_k)}, 1
 
-    async def _many(self, request: Request, timing: Timing) -> tuple[dict[str, Any], int]:
+    async def _many(self, request: Request, timing: Timing, arrival: float) -> tuple[dict[str, Any], int]:
         sent = await upload.read(
             request, name="images", max_bytes=self._settings.max_body_bytes, max_images=self._settings.max_images
         )
         top_k = self._top_k(request, sent.fields)
         results: list[dict[str, Any]] = []
-        for result in await self._infer(sent.images, timing):
+        for result in await self._infer(request, sent.images, timing, arrival):
             if isinstance(result, ClassifierError):
-                self._metrics.failed(result.code)
+                self._metrics.failed(result)
                 results.append(result.body())
             else:
                 results.append({"predictions": self._labels.top(result.probabilities, top_k)})
         return {"results": results}, sum("predictions" in result for result in results)
 
-    async def _infer(self, images: list[bytes], timing: Timing) -> list[Outcome | ClassifierError]:
-        """An outcome or an error for each image, in order; the images that decode share the runner's batches."""
-        if self._held + len(images) > self._settings.max_queue:
-            raise ClassifierError(
-                "overloaded",
-                f"{self._held} images are being worked on; the limit is {self._settings.max_queue}",
-                retry_after=1,
-                limit=self._settings.max_queue,
-            )
-        self._held += len(images)
+    async def _infer(self, request: Request, images: list[bytes], timing: Timing, arrival: float) -> list[Any]:
+        """An Outcome or a ClassifierError for each image, in order."""
+        work = asyncio.ensure_future(self._placement.infer(images, arrival + self._time_allowed(request)))
+        # A client that hangs up is told by receive(); what still waits for it must not cost inference.
+        gone = asyncio.ensure_future(request.receive())
+        gone.add_done_callback(lambda _: work.cancel())
         try:
-            start = time.perf_counter()
-            loop = asyncio.get_running_loop()
-            decoded = await asyncio.gather(
-                *(loop.run_in_executor(self._executor, self._decode, image) for image in images)
-            )
-            timing.decode = 1e3 * (time.perf_counter() - start)
-            good = [item for item in decoded if not isinstance(item, ClassifierError)]
-            outcomes = iter(await self._runner.infer(np.stack(good)) if good else [])
-            results = [item if isinstance(item, ClassifierError) else next(outcomes) for item in decoded]
+            results: list[Any] = list(await work)
+        except asyncio.CancelledError:
+            if gone.done() and not gone.cancelled():
+                raise ClientDisconnect from None
+            raise
         finally:
-            self._held -= len(images)
-        inferred = [result for result in results if not isinstance(result, ClassifierError)]
-        timing.queue = max((outcome.queue_ms for outcome in inferred), default=0.0)
-        timing.inference = max((outcome.inference_ms for outcome in inferred), default=0.0)
+            gone.cancel()
+        for index, result in enumerate(results):
+            if isinstance(result, ClassifierError):
+                continue
+            if isinstance(result, Exception):
+                logger.error("an image could not be inferred", exc_info=result)
+                results[index] = ClassifierError("internal", "the image could not be inferred")
+                continue
+            timing.decode = max(timing.decode, result.decode_ms)
+            timing.queue = max(timing.queue, result.queue_ms)
+            timing.inference = max(timing.inference, result.inference_ms)
         return results
 
-    def _decode(self, image: bytes) -> NDArray[np.uint8] | ClassifierError:
-        try:
-            return pixels.decode(image, self._size, self._resize, self._settings.max_pixels)
-        except ClassifierError as error:
-            return error
+    def _time_allowed(self, request: Request) -> float:
+        """Seconds from arrival to answer: the SLO, or what the client says in the header TIME_ALLOWED."""
+        text = request.headers.get(TIME_ALLOWED)
+        if text is None:
+            return (1 - MARGIN) * self._settings.slo_ms / 1e3
+        if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= self._settings.timeout_ms):
+            raise ClassifierError(
+                "invalid_parameter",
+                f"{TIME_ALLOWED}: {text[:100]!r} must be a whole number of milliseconds from 1 to "
+                f"{self._settings.timeout_ms}",
+                limit=self._settings.timeout_ms,
+            )
+        return (1 - MARGIN) * int(text) / 1e3
 
     def _top_k(self, request: Request, fields: dict[str, str]) -> int:
         text = fields.get("top_k", request.query_params.get("top_k", str(TOP_K)))

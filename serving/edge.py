@@ -9,10 +9,13 @@ from __future__ import annotations
 import gc
 import re
 import uuid
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from _bentoml_sdk import Service
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -33,20 +36,26 @@ _MESSAGE = {
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
+Lane = Callable[[Request], Awaitable[Response]]
+
+
 class EdgeService(Service[Any]):
-    """A BentoML service whose application is wrapped in Edge."""
+    """A BentoML service whose application is wrapped in Edge.
+
+    Its class may have ``lanes``: a dict of paths whose POST requests skip BentoML's layers, and what answers them.
+    """
 
     def to_asgi(self, is_main: bool = True) -> Any:
         """The wrapped ASGI application."""
         app = super().to_asgi(is_main=is_main)
-        return Edge(app, _paths(app))
+        return Edge(app, _paths(app), getattr(self.inner, "lanes", {}))
 
 
 class Edge:
     """ASGI middleware around a whole application whose paths and methods are known."""
 
-    def __init__(self, app: ASGIApp, paths: dict[str, frozenset[str]]) -> None:
-        self._app, self._paths = app, paths
+    def __init__(self, app: ASGIApp, paths: dict[str, frozenset[str]], lanes: dict[str, Lane]) -> None:
+        self._app, self._paths, self._lanes = app, paths, lanes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's scope."""
@@ -57,6 +66,12 @@ class Edge:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = _request_id(scope)
+        lane = self._lanes.get(scope["path"])
+        if lane is not None and scope["method"] == "POST":
+            response = await lane(Request(scope, receive))
+            response.raw_headers.append((b"x-request-id", request_id))
+            await response(scope, receive, send)
+            return
         stamped = _stamped(send, request_id, scope["method"] == "HEAD")
         methods = self._paths.get(scope["path"])
         if methods is None:

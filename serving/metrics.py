@@ -1,25 +1,32 @@
-"""Our own few Prometheus metrics, beside those that BentoML exports on ``/metrics``."""
+"""Our own Prometheus metrics, beside those that BentoML exports on ``/metrics``.
+
+Prometheus reads where to keep its values when it is first imported, which only then is known: so it is imported by
+the constructors, which run when the service starts.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from classifier.errors import ClassifierError
+    from runners.batching import Batch
+    from runners.runner import Pump
     from serving.replies import Timing
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+PUBLISH_EVERY_S = 0.25
+_RATIOS = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0, 4.0)
 
 
-class Metrics:
-    """Counters and histograms of one API process; made once, when the service starts.
-
-    Prometheus reads where to keep its values when it is first imported, which only then is known, so not before.
-    """
+class RequestMetrics:
+    """Images by outcome and requests' stages, of one API process."""
 
     def __init__(self) -> None:
         from prometheus_client import Counter, Histogram
 
         self._images = Counter("resnet18_images_total", "Images by outcome: ok or an error code", ["outcome"])
+        self._refused = Counter("resnet18_refused_total", "Requests answered with 429, by reason", ["reason"])
         self._ok = self._images.labels("ok")
         stages = Histogram("resnet18_stage_seconds", "Seconds a request spent in a stage", ["stage"], buckets=_SECONDS)
         self._stages = {stage: stages.labels(stage) for stage in ("decode", "queue", "inference", "total")}
@@ -31,6 +38,66 @@ class Metrics:
         for stage, histogram in self._stages.items():
             histogram.observe(getattr(timing, stage) / 1e3)
 
-    def failed(self, code: str, images: int = 1) -> None:
-        """Count ``images`` answered with the error ``code``."""
+    def failed(self, error: ClassifierError | str, images: int = 1) -> None:
+        """Count ``images`` answered with ``error``, an error or its code."""
+        code = error if isinstance(error, str) else error.code
         self._images.labels(code).inc(images)
+        if not isinstance(error, str) and "reason" in error.facts:
+            self._refused.labels(error.facts["reason"]).inc()
+
+
+class BatchMetrics:
+    """What a pump's batcher does and has learned, of one process that infers."""
+
+    def __init__(self, pump: Pump) -> None:
+        from prometheus_client import Counter, Gauge, Histogram
+
+        self._pump = pump
+        sizes = [2**power for power in range(11)]
+        self._images = Histogram("resnet18_batch_images", "Images in a batch", buckets=sizes)
+        self._accuracy = Histogram(
+            "resnet18_batch_actual_to_predicted", "Seconds of a batch over its predicted upper bound", buckets=_RATIOS
+        )
+        self._admitted = Counter("resnet18_admitted_images_total", "Images taken into the queue")
+        self._dropped = Counter("resnet18_dropped_images_total", "Images dropped from the queue, by reason", ["reason"])
+        self._alpha = Gauge(
+            "resnet18_cost_alpha_seconds", "Seconds each image adds to a batch", multiprocess_mode="livemostrecent"
+        )
+        self._beta = Gauge(
+            "resnet18_cost_beta_seconds", "Seconds a batch costs besides", multiprocess_mode="livemostrecent"
+        )
+        self._limit = Gauge(
+            "resnet18_batch_limit_images", "Images that the SLO lets a batch have", multiprocess_mode="livemostrecent"
+        )
+        self._queue = Gauge("resnet18_queue_images", "Images that wait for a device", multiprocess_mode="livesum")
+        self._age = Gauge(
+            "resnet18_queue_age_seconds", "Seconds the longest-waiting image has waited", multiprocess_mode="livemax"
+        )
+        self._published = 0.0
+        self._counted = {"admitted": 0, "expired": 0, "cancelled": 0}
+        pump.observers.append(self.observe)
+
+    def observe(self, batch: Batch, now: float) -> None:
+        """Note a finished batch; called by the pump, under its lock."""
+        self._images.observe(len(batch.jobs))
+        self._accuracy.observe((now - batch.start) / max(1e-9, batch.predicted_end - batch.start))
+        # Not at every batch, but always the last one's: an idle service must not show an old queue.
+        if now - self._published >= PUBLISH_EVERY_S or not self._pump.batcher.waiting():
+            self._published = now
+            self._publish(now)
+
+    def _publish(self, now: float) -> None:
+        batcher = self._pump.batcher
+        counts = batcher.counts
+        for name, counter in (
+            ("admitted", self._admitted),
+            ("expired", self._dropped.labels("expired")),
+            ("cancelled", self._dropped.labels("cancelled")),
+        ):
+            counter.inc(getattr(counts, name) - self._counted[name])
+            self._counted[name] = getattr(counts, name)
+        self._alpha.set(batcher.cost.alpha)
+        self._beta.set(batcher.cost.beta)
+        self._limit.set(batcher.batch)
+        self._queue.set(batcher.waiting())
+        self._age.set(batcher.oldest(now))

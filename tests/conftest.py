@@ -65,6 +65,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield home
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_usage_data() -> None:
+    """BentoML must not report the tests' doings to its makers, however pytest was started."""
+    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+
+
 @pytest.fixture
 def empty_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A BENTOML_HOME with nothing in it, for one test: in this process and in those that it starts."""
@@ -194,5 +200,15 @@ def launch(store: Path) -> Iterator[Callable[..., Server]]:
 
 @pytest.fixture(scope="session")
 def server(launch: Callable[..., Server]) -> Server:
-    """The service as ``make serve`` starts it: ONNX, inline, one worker; limits lowered so that tests can reach them."""
+    """The service as ``make serve`` starts it: ONNX, inline, one worker; limits lowered for tests to reach them."""
     return launch(max_body_bytes="3000000", max_images="4", max_pixels="4000000").wait()
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 15) -> bool:
+    """Whether ``holds`` does within ``seconds``."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if holds():
+            return True
+        time.sleep(0.1)
+    return False

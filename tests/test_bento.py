@@ -16,7 +16,6 @@ from tests.conftest import ROOT, Server, environment
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from PIL.Image import Image
 
 pytestmark = pytest.mark.slow
 

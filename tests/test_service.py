@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import bentoml
 import pytest
 
+from tests.conftest import eventually
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -329,11 +331,52 @@ def test_429_when_full(launch: Callable[..., Server], jpeg: bytes) -> None:
     refused = [response for response in responses if response.status_code == 429]
     assert {response.status_code for response in responses} == {200, 429}
     for response in refused:
-        assert check_error(response, 429, "overloaded")["limit"] == 2
+        assert check_error(response, 429, "overloaded")["reason"] == "queue_full"
         assert int(response.headers["retry-after"]) >= 1
     assert server.client.post("/classify", content=jpeg, headers={"content-type": "image/jpeg"}).status_code == 200
     too_many = server.client.post("/classify_batch", files=[("images", ("x", jpeg))] * 3)
     check_error(too_many, 429, "overloaded")
+    assert 'resnet18_refused_total{reason="queue_full"}' in server.client.get("/metrics").text
+
+
+def test_429_for_what_would_be_late(server: Server, jpeg: bytes) -> None:
+    headers = {"content-type": "image/jpeg", "x-time-allowed-ms": "2"}
+
+    def send(_: int) -> httpx.Response:
+        return server.client.post("/classify", content=jpeg, headers=headers)
+
+    with ThreadPoolExecutor(16) as pool:
+        responses = list(pool.map(send, range(100)))
+    refused = [response for response in responses if response.status_code != 200]
+    assert refused
+    for response in refused:
+        assert check_error(response, 429, "overloaded")["reason"] in ("deadline", "expired")
+        assert int(response.headers["retry-after"]) >= 1
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "1.5", "soon", "9999999"])
+def test_422_for_a_bad_time_allowed(server: Server, jpeg: bytes, value: str) -> None:
+    headers = {"content-type": "image/jpeg", "x-time-allowed-ms": value}
+    response = server.client.post("/classify", content=jpeg, headers=headers)
+    check_error(response, 422, "invalid_parameter", repr(value), "30000")
+
+
+def test_a_client_that_hangs_up_costs_no_answer(server: Server, jpeg: bytes) -> None:
+    head = f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+    for _ in range(50):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+            connection.sendall(head.encode() + jpeg)
+    assert server.client.post("/classify", content=jpeg, headers={"content-type": "image/jpeg"}).status_code == 200
+    assert eventually(lambda: server.client.get("/model").json()["runner"]["batcher"]["queue"] == 0)
+
+
+def test_504_for_a_body_that_does_not_come(launch: Callable[..., Server]) -> None:
+    server = launch(timeout_ms="1000").wait()
+    head = b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 100\r\n\r\nabc"
+    status, body = raw(server, head)
+    assert status == 504
+    assert json.loads(body)["error"]["code"] == "timeout"
+    assert "1000 ms" in json.loads(body)["error"]["message"]
 
 
 def test_a_neighbour_of_bad_requests_gets_its_answer(server: Server, jpeg: bytes) -> None:

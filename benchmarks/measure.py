@@ -1,0 +1,186 @@
+"""One round of one server: start it, check its answers, load it, stop it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import json
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.bare import MAX_PIXELS, Bare
+from benchmarks.load import Result, closed
+from benchmarks.peers import ROOT, Peer
+from benchmarks.processes import Memory, Tree, busy_seconds, free_port, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+WARM_UP_CONNECTIONS = 8
+FIRST_ANSWER_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all servers of a run share: the artifact, the load, and how many processes the peers start."""
+
+    artifact: Path
+    weights: Path | None
+    photos: dict[str, bytes]
+    workers: int
+    seconds: float
+    warm_up: float
+    connections: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measurement. ``ratio``: throughput by the bare loop's just before. ``cpu_ms``: the server's CPU time
+    a request. ``others_cores``: how many cores anything else on the machine took meanwhile.
+    """
+
+    result: Result
+    ratio: float
+    cpu_ms: float
+    others_cores: float
+
+
+@dataclass
+class Row:
+    """A server and what was measured of it: a point a round for each number of connections."""
+
+    peer: Peer
+    agreement: float | None = None
+    failure: str | None = None
+    points: dict[int, list[Point]] = field(default_factory=dict)
+    memory: list[Memory] = field(default_factory=list)
+
+
+class Reference:
+    """What the artifact itself says to each photo, for each kind of preprocessing."""
+
+    def __init__(self, setting: Setting) -> None:
+        from benchmarks.peers.recipe import Recipe
+        from classifier.pixels import decode
+
+        plain, draft = Recipe(setting.artifact, draft=False), Recipe(setting.artifact, draft=True)
+        preprocessing: dict[str, Callable[[bytes], NDArray[np.uint8]]] = {
+            "plain": lambda photo: plain.pixels(io.BytesIO(photo)),
+            "draft": lambda photo: draft.pixels(io.BytesIO(photo)),
+            "service": lambda photo: decode(photo, plain.size, plain.resize, MAX_PIXELS),
+        }
+        self.probabilities = {
+            kind: [plain.probabilities(pixels(photo)[None])[0] for photo in setting.photos.values()]
+            for kind, pixels in preprocessing.items()
+        }
+
+    def check(self, peer: Peer, answers: list[int]) -> tuple[float, str | None]:
+        """The share of photos with equal top-1, and what is wrong with the answers, if anything."""
+        expected = list(zip(answers, self.probabilities[peer.pixels], strict=True))
+        # By probability, not by class: an int8 artifact gives ties, and either class of a tie is right.
+        wrong = sum(bool(p[answer] < p.max() - 1e-6) for answer, p in expected)
+        far = sum(bool((p > p[answer]).sum() >= 5) for answer, p in expected)
+        share = 1 - wrong / len(answers)
+        if peer.same_artifact and wrong:
+            return share, f"top-1 differs from the artifact's on {wrong} of {len(answers)} photos"
+        if far > 0.1 * len(answers):
+            return share, f"top-1 is not among the artifact's top-5 on {far} of {len(answers)} photos"
+        return share, None
+
+
+def measure(row: Row, setting: Setting, reference: Reference, yardstick: Bare) -> None:
+    """Measure ``row``'s server with each number of connections.
+
+    Raises StartError, ValueError or OSError where the server can't be measured.
+    """
+    peer, port = row.peer, free_port()
+    environment = {"BENTOML_DO_NOT_TRACK": "True"}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = ROOT
+        if peer.pixels != "service":
+            # Peers must not find this repository's service or configuration, only their own module.
+            folder = Path(scratch)
+            environment |= {
+                "PYTHONPATH": str(ROOT),
+                "OMP_NUM_THREADS": "1",
+                "PEER_ARTIFACT": str(setting.artifact),
+                "PEER_WEIGHTS": str(setting.weights or ""),
+                "PEER_PORT": str(port),
+                "PEER_WORKERS": str(setting.workers),
+                "PEER_DRAFT": "1" if peer.pixels == "draft" else "0",
+            }
+        command = peer.command(port, setting.workers)
+        base = f"http://127.0.0.1:{port}"
+        with serving(command, ready=base + peer.ready, environment=environment, folder=folder) as tree:
+            first_answer(peer, port, next(iter(setting.photos.values())))
+            requests = [peer.request(photo) for photo in setting.photos.values()]
+            bodies, content_type = [body for body, _ in requests], requests[0][1]
+            url = base + peer.path
+            closed(url, bodies, content_type, WARM_UP_CONNECTIONS, setting.warm_up)
+            if row.agreement is None:
+                row.agreement, row.failure = reference.check(peer, ask(peer, port, setting.photos.values()))
+                if row.failure:
+                    return
+            for connections in setting.connections:
+                point = load(tree, url, bodies, content_type, connections, setting.seconds, yardstick)
+                row.points.setdefault(connections, []).append(point)
+            row.memory.append(tree.memory())
+
+
+def load(
+    tree: Tree, url: str, bodies: list[bytes], content_type: str, connections: int, seconds: float, yardstick: Bare
+) -> Point:
+    """One closed loop, with what it cost the server."""
+    wall, busy, cpu = time.perf_counter(), busy_seconds(), tree.cpu_seconds()
+    result = closed(url, bodies, content_type, connections, seconds)
+    wall, busy, cpu = time.perf_counter() - wall, busy_seconds() - busy, tree.cpu_seconds() - cpu
+    return Point(
+        result=result,
+        ratio=result.throughput / yardstick.images_s,
+        cpu_ms=cpu / max(1, sum(result.statuses.values())) * 1000,
+        others_cores=max(0.0, (busy - cpu) / wall - result.cpu_share),
+    )
+
+
+def ask(peer: Peer, port: int, photos: Iterable[bytes]) -> list[int]:
+    """The class that a server gives to each photo. Raises ValueError where it gives none, or OSError."""
+    classes = []
+    for photo in photos:
+        body, content_type = peer.request(photo)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("POST", peer.path, body, {"Content-Type": content_type})
+            try:
+                reply = connection.getresponse()
+                text = reply.read().decode(errors="replace")
+            except http.client.HTTPException as error:
+                raise ValueError(f"POST {peer.path} was answered with no HTTP: {error!r}") from None
+        if reply.status != 200:
+            raise ValueError(f"POST {peer.path} was answered with {reply.status}: {text[:200]}")
+        try:
+            answer = json.loads(text)
+            answer = answer["predictions"][0] if "predictions" in answer else answer
+            classes.append(int(answer["class_id"]))
+        except (KeyError, TypeError, IndexError):
+            raise ValueError(f"POST {peer.path} was answered without a class_id: {text[:200]}") from None
+    return classes
+
+
+def first_answer(peer: Peer, port: int, photo: bytes) -> None:
+    """Wait until a photo is classified: a ready path may answer before the worker processes have loaded the model."""
+    deadline = time.monotonic() + FIRST_ANSWER_TIMEOUT_S
+    while True:
+        try:
+            ask(peer, port, [photo])
+            return
+        except (ValueError, OSError):
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)

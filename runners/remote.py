@@ -1,0 +1,131 @@
+"""The dedicated placement: a BentoML service that infers pixels, and the client by which API workers reach it.
+
+Pixels go as raw bytes over the socket that BentoML gave the runner; its own pickled calls cost several times as much.
+A request is ``uint8[N, S, S, 3]`` with its remaining time in a header, an answer is ``float32[N, C + 2]``: each
+image's probabilities, its milliseconds in the queue and those of its batch, all NaN where it failed alone.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+
+from classifier.errors import ClassifierError
+from runners.runner import Engine, Outcome, Pump
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import aiohttp
+    from numpy.typing import NDArray
+
+PATH = "/infer"
+TIME_LEFT = "x-time-left-ms"
+CONNECTIONS = 256
+
+
+class Client:
+    """An API worker's connections to the runner. ``url``: what BentoML's runner map says, file:// or http://."""
+
+    def __init__(self, url: str, classes: int) -> None:
+        self._url, self._classes = url, classes
+        self._session: aiohttp.ClientSession | None = None
+
+    async def infer(self, pixels: Sequence[NDArray[np.uint8]], deadline: float) -> list[Any]:
+        """An Outcome or an Exception for each of ``pixels`` uint8[S, S, 3].
+
+        A dropped connection is tried once more, which is safe because inference changes nothing. Raises
+        ClassifierError: what the runner answered, or "unavailable".
+        """
+        body = pixels[0].tobytes() if len(pixels) == 1 else b"".join(image.tobytes() for image in pixels)
+        status, answer = await self._ask("POST", PATH, body, deadline)
+        if status != 200:
+            raise _error(answer)
+        rows = np.frombuffer(answer, np.float32).reshape(len(pixels), self._classes + 2)
+        return [
+            RuntimeError("the image failed in the runner")
+            if np.isnan(row[0])
+            else Outcome(row[:-2], 0.0, inference_ms=float(row[-1]), queue_ms=float(row[-2]))
+            for row in rows
+        ]
+
+    async def describe(self) -> dict[str, Any]:
+        """The runner's own description: its engine's and its pump's."""
+        status, answer = await self._ask("GET", "/describe", b"", time.monotonic() + 5)
+        if status != 200:
+            raise _error(answer)
+        description: dict[str, Any] = json.loads(answer)
+        return description
+
+    async def is_ready(self) -> bool:
+        """Whether the runner answers within a second that it is ready."""
+        try:
+            status, _ = await self._ask("GET", "/readyz", b"", time.monotonic() + 1)
+        except ClassifierError:
+            return False
+        return status == 200
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _ask(self, method: str, path: str, body: bytes, deadline: float) -> tuple[int, bytes]:
+        import asyncio
+
+        import aiohttp
+
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                try:
+                    return await self._once(method, path, body, deadline)
+                except (aiohttp.ClientError, ConnectionError):
+                    return await self._once(method, path, body, deadline)
+        except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
+            raise ClassifierError("unavailable", "the runner does not answer; try again", retry_after=1) from error
+
+    async def _once(self, method: str, path: str, body: bytes, deadline: float) -> tuple[int, bytes]:
+        left = 1e3 * (deadline - time.monotonic())
+        async with self._open().request(method, path, data=body, headers={TIME_LEFT: f"{left:.1f}"}) as response:
+            return response.status, await response.read()
+
+    def _open(self) -> aiohttp.ClientSession:
+        import aiohttp
+
+        if self._session is None:
+            parts = urlsplit(self._url)
+            if parts.scheme == "file":
+                connector: aiohttp.BaseConnector = aiohttp.UnixConnector(unquote(parts.path), limit=CONNECTIONS)
+                base = "http://runner"
+            else:
+                connector = aiohttp.TCPConnector(limit=CONNECTIONS)
+                base = f"http://{parts.netloc}"
+            self._session = aiohttp.ClientSession(base, connector=connector)
+        return self._session
+
+
+def _error(answer: bytes) -> ClassifierError:
+    """The error in the runner's JSON answer."""
+    error = json.loads(answer)["error"]
+    return ClassifierError(error.pop("code"), error.pop("message"), retry_after=error.pop("retry_after", None), **error)
+
+
+async def answer(pump: Pump, engine: Engine, body: bytes, time_left_ms: float) -> bytes:
+    """The runner's side of ``Client.infer``: the answer's bytes. Raises ClassifierError."""
+    size = engine.artifact.manifest.size
+    one = size * size * 3
+    if not body or len(body) % one:
+        raise ClassifierError("bad_request", f"{len(body)} bytes are no whole number of images of {size} px")
+    images = np.frombuffer(body, np.uint8).reshape(-1, size, size, 3)
+    results = await pump.infer(list(images), time.monotonic() + time_left_ms / 1e3)
+    rows = np.full((len(images), len(engine.artifact.manifest.labels) + 2), np.nan, np.float32)
+    for row, result in zip(rows, results, strict=True):
+        if isinstance(result, ClassifierError):
+            raise result
+        if isinstance(result, Outcome):
+            row[:-2], row[-2], row[-1] = result.probabilities, result.queue_ms, result.inference_ms
+    return rows.tobytes()

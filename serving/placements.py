@@ -1,0 +1,151 @@
+"""Where images become probabilities: inside the API worker, or in the runner's process. Two classes, one interface."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bentoml._internal.configuration.containers import BentoMLContainer
+
+from classifier import pixels
+from classifier.errors import ClassifierError
+from runners import artifacts, remote, runner
+from serving.metrics import BatchMetrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from classifier.settings import Settings
+    from runners.artifacts import Artifact
+    from runners.runner import Outcome
+
+    Decode = Callable[[bytes], NDArray[np.uint8]]
+
+
+class Placement(Protocol):
+    """What answers encoded images, wherever it is. ``artifact``: what it serves."""
+
+    artifact: Artifact
+
+    async def infer(self, images: list[bytes], deadline: float) -> list[Outcome | Exception]:
+        """An Outcome or an Exception for each encoded image; ``deadline``: seconds of ``time.monotonic()``.
+
+        Raises ClassifierError where none of them can be answered.
+        """
+        ...
+
+    async def is_ready(self) -> bool:
+        """Whether images would be answered now."""
+        ...
+
+    async def describe(self) -> dict[str, Any]:
+        """Its device, provider and batcher, for ``GET /model``."""
+        ...
+
+    async def stop(self) -> None:
+        """Finish what was admitted."""
+        ...
+
+
+class Inline:
+    """A pump in this process. On a CPU its threads decode too: the cores are the devices, and know no hand-over."""
+
+    def __init__(self, settings: Settings, tag: str, device: str) -> None:
+        engine = runner.open_engine(settings, tag, device)
+        self.artifact, self._engine = engine.artifact, engine
+        decode = _decoder(settings, self.artifact)
+        threads = settings.inference_threads(settings.workers)
+        self._pool: _DecodePool | None = None
+        if device == "cpu":
+            self._pump = runner.start(settings, engine, runner.preparing(engine, decode), devices=threads)
+        else:
+            self._pool = _DecodePool(decode, threads)
+            self._pump = runner.start(settings, engine, runner.inferring(engine), devices=1)
+        BatchMetrics(self._pump)
+
+    async def infer(self, images: list[bytes], deadline: float) -> list[Outcome | Exception]:
+        """See Placement."""
+        if self._pool is None:
+            return await self._pump.infer(images, deadline)
+        return await self._pool.infer(images, lambda decoded: self._pump.infer(decoded, deadline))
+
+    async def is_ready(self) -> bool:
+        """See Placement."""
+        return self._pump.alive()
+
+    async def describe(self) -> dict[str, Any]:
+        """See Placement."""
+        return {**self._engine.describe(), "batcher": self._pump.describe()}
+
+    async def stop(self) -> None:
+        """See Placement."""
+        await asyncio.to_thread(self._pump.stop)
+
+
+class Dedicated:
+    """The runner's process, sent the pixels that threads of this one have decoded."""
+
+    def __init__(self, settings: Settings, tag: str, name: str) -> None:
+        self.artifact = artifacts.open_artifact(tag)
+        url = BentoMLContainer.remote_runner_mapping.get()[name]
+        self._client = remote.Client(url, len(self.artifact.manifest.labels))
+        threads = settings.inference_threads(settings.workers)
+        self._pool = _DecodePool(_decoder(settings, self.artifact), threads)
+
+    async def infer(self, images: list[bytes], deadline: float) -> list[Outcome | Exception]:
+        """See Placement."""
+        return await self._pool.infer(images, lambda decoded: self._client.infer(decoded, deadline))
+
+    async def is_ready(self) -> bool:
+        """See Placement."""
+        return await self._client.is_ready()
+
+    async def describe(self) -> dict[str, Any]:
+        """See Placement."""
+        return await self._client.describe()
+
+    async def stop(self) -> None:
+        """See Placement."""
+        await self._client.close()
+
+
+class _DecodePool:
+    """Threads that decode, in front of what infers pixels."""
+
+    def __init__(self, decode: Decode, threads: int) -> None:
+        self._decode = decode
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="resnet18-decode")
+
+    async def infer(self, images: list[bytes], infer: Callable[[list[Any]], Any]) -> list[Outcome | Exception]:
+        loop = asyncio.get_running_loop()
+        decoded = await asyncio.gather(*(loop.run_in_executor(self._executor, self._timed, image) for image in images))
+        good = [(item, took) for item, took in decoded if not isinstance(item, ClassifierError)]
+        outcomes = iter(await infer([item for item, _ in good]) if good else [])
+        results: list[Outcome | Exception] = []
+        for item, took in decoded:
+            if isinstance(item, ClassifierError):
+                results.append(item)
+                continue
+            outcome = next(outcomes)
+            if not isinstance(outcome, Exception):
+                outcome.decode_ms = took
+            results.append(outcome)
+        return results
+
+    def _timed(self, image: bytes) -> tuple[Any, float]:
+        start = time.perf_counter()
+        try:
+            item: Any = self._decode(image)
+        except ClassifierError as error:
+            item = error
+        return item, 1e3 * (time.perf_counter() - start)
+
+
+def _decoder(settings: Settings, artifact: Artifact) -> Decode:
+    size, resize, max_pixels = artifact.manifest.size, artifact.manifest.resize, settings.max_pixels
+    return lambda data: pixels.decode(data, size, resize, max_pixels)
