@@ -23,7 +23,7 @@ class Labels:
             raise ValueError("labels must not be empty")
         if self.zh is not None and len(self.zh) != len(self.en):
             raise ValueError(f"'zh' has {len(self.zh)} names, 'en' has {len(self.en)}; they must be equal")
-        if not all(self.en) or not all(self.zh or ("-",)):
+        if not all(label.strip() for label in (*self.en, *(self.zh or ()))):
             raise ValueError("a label is blank")
 
     def __len__(self) -> int:

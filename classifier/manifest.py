@@ -68,6 +68,10 @@ def load(folder: Path) -> Manifest:
         manifest = Manifest(labels=Labels(tuple(names["en"]), tuple(zh) if zh is not None else None), **data)
     except (KeyError, TypeError, ValueError) as error:
         raise ManifestError(f"{path} is not a manifest: {error}") from None
+    kinds = {"runtime": str, "precision": str, "file": str, "digest": str, "size": int, "resize": int}
+    for name, kind in {**kinds, "weights": dict, "export": dict, "gate": dict}.items():
+        if not isinstance(getattr(manifest, name), kind):
+            raise ManifestError(f"{path} is not a manifest: {name} is {getattr(manifest, name)!r}")
     artifact = folder / manifest.file
     if not artifact.is_file():
         raise ManifestError(f"{artifact} is missing")

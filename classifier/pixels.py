@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
+# Pillow's own limit is a warning and then an error at fixed sizes; ours is checked as early, and is a setting.
+Image.MAX_IMAGE_PIXELS = None
+
 _ORIENTATION = 0x0112
 # EXIF orientation → (swap the axes, then mirror x, then mirror y) that brings stored pixels upright.
 _UPRIGHT = {
@@ -77,22 +80,20 @@ def decode(data: bytes, size: int, resize: int, max_pixels: int) -> NDArray[np.u
         with Image.open(io.BytesIO(data), formats=(kind,)) as image:
             width, height = image.size
             if width * height > max_pixels:
-                raise _too_large(f"{width}x{height}", max_pixels)
+                raise ClassifierError(
+                    "image_too_large",
+                    f"{width}x{height} has more pixels than the limit of {max_pixels}",
+                    limit=max_pixels,
+                )
             return _pixels(image, size, resize)
     except ClassifierError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise _too_large("the image", max_pixels) from None
     except MemoryError:
         raise ClassifierError("image_too_large", "the image needs more memory than there is") from None
     except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
         raise ClassifierError(
             "unreadable_image", f"the {kind} image can't be decoded: {_reason(error)}", format=kind
         ) from None
-
-
-def _too_large(what: str, limit: int) -> ClassifierError:
-    return ClassifierError("image_too_large", f"{what} has more pixels than the limit of {limit}", limit=limit)
 
 
 def _reason(error: Exception) -> str:
@@ -110,11 +111,14 @@ def _pixels(image: Image.Image, size: int, resize: int) -> NDArray[np.uint8]:
     scaled_height = resize if full_height == short else int(resize * full_height / short)
     left = _crop(scaled_width, size, mirror_y if transposed else mirror_x)
     top = _crop(scaled_height, size, mirror_x if transposed else mirror_y)
+    # What is decoded, in its own coordinates: draft() may make it smaller, and then by a fraction of a pixel.
+    width, height = float(full_width), float(full_height)
     if image.format in ("JPEG", "MPO"):
-        image.draft(None, (_DRAFT_MARGIN * scaled_width, _DRAFT_MARGIN * scaled_height))
-    image = _upright_mode(image)
-    # The crop in the coordinates of what was decoded, which draft() may have made smaller.
-    x, y = image.width / scaled_width, image.height / scaled_height
+        drafted = image.draft(None, (_DRAFT_MARGIN * scaled_width, _DRAFT_MARGIN * scaled_height))
+        if drafted is not None:
+            width, height = drafted[1][2:]
+    image = _opaque(image)
+    x, y = width / scaled_width, height / scaled_height
     box = (left * x, top * y, (left + size) * x, (top + size) * y)
     small = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=_REDUCING_GAP)
     # A copy, because an array over Pillow's own memory is read-only, which torch warns of.
@@ -142,6 +146,8 @@ def _crop(length: int, size: int, mirrored: bool) -> int:
 
 
 def _orientation(image: Image.Image) -> tuple[bool, bool, bool]:
+    if image.format == "TIFF":  # Pillow turns these by itself
+        return _UPRIGHT[1]
     try:
         value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # broken EXIF is no reason to refuse the pixels
@@ -149,7 +155,7 @@ def _orientation(image: Image.Image) -> tuple[bool, bool, bool]:
     return _UPRIGHT.get(value, _UPRIGHT[1])
 
 
-def _upright_mode(image: Image.Image) -> Image.Image:
+def _opaque(image: Image.Image) -> Image.Image:
     """``image`` as RGB or L with nothing transparent."""
     if image.mode in ("RGB", "L") and "transparency" not in image.info:
         return image

@@ -49,8 +49,7 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
         20 * 1024 * 1024, description="bytes of one request body, checked while reading"
     )
-    # Pillow itself refuses above 179 MP, so a higher limit could not be honoured.
-    max_pixels: Annotated[int, Field(ge=1, le=178_000_000)] = Field(
+    max_pixels: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(
         50_000_000, description="pixels an image's header may tell, checked before decoding"
     )
     timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
@@ -67,7 +66,8 @@ class Settings(BaseSettings):
 
     def inference_threads(self, processes: int) -> int:
         """Inference threads of one of ``processes`` processes that infer."""
-        return self.threads or max(1, len(os.sched_getaffinity(0)) // processes)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.threads or max(1, cores // processes)
 
 
 def load() -> Settings:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -161,7 +162,7 @@ def main(
     try:
         checkpoint = find(weights, labels=labels, size=size, resize=resize, notice=_notice)
         console.print(
-            f"[bold]{checkpoint.origin}[/] weights {checkpoint.digest[:12]}: {checkpoint.classes} classes, "
+            f"[bold]{escape(checkpoint.origin)}[/] weights {checkpoint.digest[:12]}: {checkpoint.classes} classes, "
             f"{checkpoint.size} px"
             + (f" enlarged to {checkpoint.upsample} in the graph" if checkpoint.upsample else "")
         )
@@ -169,7 +170,7 @@ def main(
     except (WeightsError, SamplesError) as error:
         raise click.ClickException(str(error)) from None
     for name, reason in failures:
-        console.print(f"[red]not registered[/] {name}: {reason}")
+        console.print(f"[red]not registered[/] {name}: {escape(reason)}")
     # A reduced precision that nobody asked for by name may fail its gate: what was registered serves.
     if failures and (precisions != "auto" or any(name.endswith("fp32") for name, _ in failures)):
         sys.exit(1)
@@ -205,7 +206,7 @@ def _wanted(runtimes: tuple[str, ...], precisions: str) -> list[tuple[str, str]]
 
 
 def _notice(text: str) -> None:
-    console.print(Panel(text, title="ImageNet's weights are not here", border_style="yellow", width=100))
+    console.print(Panel(escape(text), title="ImageNet's weights are not here", border_style="yellow", width=100))
 
 
 def _build(
@@ -316,7 +317,7 @@ def _size(path: Path) -> str:
 def _table(rows: list[tuple[str, str, Manifest, Report]]) -> Table:
     labelled = any(report.top1 is not None for *_, report in rows)
     report = rows[0][3]
-    table = Table(title=f"Built, and judged on {report.images} images ({report.source})", title_justify="left")
+    table = Table(title=f"Built, and judged on {report.images} images ({escape(report.source)})", title_justify="left")
     for heading in (
         "tag",
         "size",

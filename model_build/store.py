@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,6 +17,8 @@ from runners.artifacts import store_name
 
 if TYPE_CHECKING:
     from model_build.weights import Checkpoint
+
+_STAGING = ".staging-"
 
 
 def version(checkpoint: Checkpoint, runtime: str, precision: str, options: dict[str, Any]) -> str:
@@ -54,6 +57,7 @@ def registered(runtime: str, precision: str, version: str) -> str | None:
     except (BentoMLException, manifests.ManifestError):
         shutil.rmtree(_models() / tag.replace(":", "/"), ignore_errors=True)
         return None
+    _point_latest(store_name(runtime, precision), version, replace=False)
     return str(model.tag)
 
 
@@ -75,7 +79,8 @@ def register(artifact: Path, manifest: Manifest, version: str) -> str:
     }
     final = _models() / name / version
     final.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".staging-", dir=_models().parent) as staging:
+    _clear_staging()
+    with tempfile.TemporaryDirectory(prefix=f"{_STAGING}{os.getpid()}-", dir=_models().parent) as staging:
         aside: Any = ModelStore(staging)
         with bentoml.models.create(f"{name}:{version}", labels=labels, _model_store=aside) as model:
             shutil.copyfile(artifact, Path(model.path) / manifest.file)
@@ -83,8 +88,28 @@ def register(artifact: Path, manifest: Manifest, version: str) -> str:
         # BentoML makes models readable by their owner alone, which a container's other user is not.
         (Path(staging) / name / version).chmod(0o755)
         (Path(staging) / name / version).rename(final)
-        (Path(staging) / name / "latest").replace(final.parent / "latest")
+    _point_latest(name, version, replace=True)
     return f"{name}:{version}"
+
+
+def _point_latest(name: str, version: str, *, replace: bool) -> None:
+    """Write the file by which BentoML knows the latest version; a build killed before this left it out."""
+    path = _models() / name / "latest"
+    if replace or not path.is_file():
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".latest-", delete=False) as file:
+            file.write(version)
+        Path(file.name).replace(path)
+
+
+def _clear_staging() -> None:
+    """Remove what builds that were killed left beside the store."""
+    for folder in _models().parent.glob(f"{_STAGING}*"):
+        try:
+            os.kill(int(folder.name.removeprefix(_STAGING).split("-")[0]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (PermissionError, ValueError):
+            continue  # somebody else's, alive
 
 
 def _models() -> Path:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import socket
 from dataclasses import dataclass, replace
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -148,12 +149,13 @@ def _imagenet() -> Checkpoint:
 
 
 def _download(url: str, path: Path, prefix: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(HUB_TIMEOUT_S)  # torch.hub passes none, and a silent hub would hang the build
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=True)
-    except (OSError, RuntimeError) as error:
+    # OSError: no hub; HTTPException and ValueError: something that is none; RuntimeError: another hash than ours.
+    except (OSError, HTTPException, ValueError, RuntimeError) as error:
         raise WeightsError(
             f"ImageNet's weights can't be downloaded ({error}).\n"
             f"To serve them, fetch {url.rsplit('/', 1)[1]} (45 MB) from {url} on a machine that can, "
@@ -217,7 +219,7 @@ def _load_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _fitting(state: dict[str, Any], name: str) -> dict[str, torch.Tensor]:
     """``state`` as a float32 ResNet18 state dict without wrappers' prefixes; WeightsError on the first misfit."""
-    state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = {str(key).removeprefix("module."): value for key, value in state.items()}
     head = state.get("fc.weight")
     if not isinstance(head, torch.Tensor) or head.ndim != 2:
         raise WeightsError(f"{name} is no ResNet18: 'fc.weight' is missing or not a matrix")
@@ -237,7 +239,7 @@ def _fitting(state: dict[str, Any], name: str) -> dict[str, torch.Tensor]:
     for key in state:
         if key not in expected:
             raise WeightsError(f"{name} is no ResNet18: {key!r} is not one of its keys")
-    return {key: state[key].to(torch.float32) for key in expected if key not in counters}
+    return {key: state[key].detach().to(torch.float32) for key in expected if key not in counters}
 
 
 def _checkpoint(state: dict[str, Any], origin: str, labels: Labels, metadata: dict[str, str]) -> Checkpoint:
@@ -246,17 +248,23 @@ def _checkpoint(state: dict[str, Any], origin: str, labels: Labels, metadata: di
     for key in sorted(state):
         digest.update(f"{key}{tuple(state[key].shape)}".encode())
         digest.update(state[key].numpy().tobytes())
-    size = int(metadata.get("input_size", 224))
-    upsample = int(metadata["upsample"]) if "upsample" in metadata else None
+    try:
+        size = int(metadata.get("input_size", 224))
+        resize = int(metadata.get("resize", default_resize(size)))
+        upsample = int(metadata["upsample"]) if "upsample" in metadata else None
+        mean = _triple(metadata.get("mean"), IMAGENET_MEAN)
+        std = _triple(metadata.get("std"), IMAGENET_STD)
+    except ValueError as error:
+        raise WeightsError(f"{origin}: the metadata {metadata} can't be used: {error}") from None
     return Checkpoint(
         state=state,
         origin=origin,
         labels=labels,
         size=size,
-        resize=int(metadata.get("resize", default_resize(size))),
+        resize=resize,
         upsample=upsample if upsample != size else None,
-        mean=_triple(metadata.get("mean"), IMAGENET_MEAN),
-        std=_triple(metadata.get("std"), IMAGENET_STD),
+        mean=mean,
+        std=std,
         digest=digest.hexdigest(),
     )
 

@@ -93,6 +93,8 @@ def _of_newest_checkpoint(runtime: str, carried: set[str] | None) -> dict[str, s
             continue  # what BentoML says when nothing has that name
         except bentoml.exceptions.BentoMLException as error:
             raise ArtifactError(f"the model store is damaged: {error}; {HINT}") from None
+    # Someone else's model of our name has not our labels.
+    stored = [model for model in stored if {"precision", "checkpoint"} <= set(model.info.labels)]
     if carried is not None:
         stored = [model for model in stored if str(model.tag) in carried]
     stored.sort(key=lambda model: model.info.creation_time)

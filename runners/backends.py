@@ -95,7 +95,8 @@ class TorchScriptBackend:
     def infer(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities float32[N, C] of ``pixels`` uint8[N, S, S, 3]."""
         with self._torch.inference_mode():
-            image = self._torch.from_numpy(pixels).to(self._place)
+            # torch warns of arrays that can't be written to, though nothing here would.
+            image = self._torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).to(self._place)
             probabilities: NDArray[np.float32] = self._module(image).cpu().numpy()
         return probabilities
 

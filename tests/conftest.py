@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from PIL.Image import Image
 
@@ -126,14 +126,21 @@ def demo() -> Checkpoint:
 class Server:
     """A service started as a user would, and stopped by its own process id."""
 
-    def __init__(self, home: Path, *, cwd: Path = ROOT, target: str = "service:ResNet18", **settings: str) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        cwd: Path = ROOT,
+        target: str = "service:ResNet18",
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
             self.port: int = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         env = (
             environment()
             | {"BENTOML_HOME": str(home)}
-            | {f"RESNET18_{name.upper()}": value for name, value in settings.items()}
+            | {f"RESNET18_{name.upper()}": value for name, value in (settings or {}).items()}
         )
         command = [sys.executable, "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(self.port)]
         self.process = subprocess.Popen(
@@ -189,7 +196,7 @@ def launch(store: Path) -> Iterator[Callable[..., Server]]:
     started: list[Server] = []
 
     def start(**settings: str) -> Server:
-        server = Server(store, **settings)
+        server = Server(store, settings=settings)
         started.append(server)
         return server
 

@@ -1,0 +1,258 @@
+"""``python -m model_build``: what it teaches, what it refuses, and what it leaves in the store."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bentoml
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from classifier import manifest as manifests
+from classifier.settings import Settings
+from model_build.__main__ import main
+from model_build.network import resnet18
+from model_build.store import register
+from runners import artifacts, backends
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from click.testing import Result
+
+    from classifier.manifest import Manifest
+
+ROOT = Path(__file__).resolve().parents[1]
+# torch's and onnxruntime's, of their own code; a command's user is not shown them.
+pytestmark = pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning")
+
+
+def build(*arguments: str) -> Result:
+    return CliRunner(env={"COLUMNS": "160"}).invoke(main, arguments, prog_name="python -m model_build")
+
+
+def words(result: Result) -> str:
+    """What was printed, its lines joined."""
+    return " ".join(result.output.split())
+
+
+def command(*arguments: str, home: Path) -> str:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RESNET18_")}
+    env |= {"BENTOML_HOME": str(home), "PYTHONPATH": str(ROOT), "COLUMNS": "160"}
+    result = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+class TestWords:
+    """``--help`` teaches; a bad option is quoted with what is allowed."""
+
+    def test_help(self) -> None:
+        result = build("--help")
+        assert result.exit_code == 0
+        options = ("weights", "labels", "size", "resize", "runtime", "precisions", "calibration", "eval")
+        for option in (*options, "min-agreement", "max-accuracy-loss", "max-difference"):
+            assert f"--{option}" in result.output
+        for text in ("Examples:", "python -m model_build --weights my.pth", "0.98", "0.0001", "train"):
+            assert text in result.output
+
+    def test_help_of_train_is_reachable(self) -> None:
+        result = build("train", "--help")
+        assert result.exit_code == 0
+        assert "--init" in result.output
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (("--precisions", "int4"), "--precisions 'int4': must be among fp32, int8, bf16, fp16"),
+            (("--runtime", "onnx", "--precisions", "bf16"), "--precisions 'bf16' is not exported for onnx"),
+            (("--runtime", "torchscript", "--precisions", "int8"), "'int8' is not exported for torchscript"),
+            (("--precisions", ","), "--precisions names nothing to build"),
+            (("--runtime", "tflite"), "'tflite' is not one of 'onnx', 'torchscript'"),
+            (("--size", "7"), "7 is not in the range 8<=x<=1024"),
+            (("--min-agreement", "1.1"), "1.1 is not in the range 0<=x<=1"),
+            (("--labels", "nowhere.txt"), "'nowhere.txt' does not exist"),
+            (("--eval", "nowhere"), "'nowhere' does not exist"),
+            (("--colour",), "--colour"),
+        ],
+    )
+    def test_bad_options(self, arguments: tuple[str, ...], said: str) -> None:
+        result = build(*arguments)
+        assert result.exit_code == 2
+        assert said in words(result).replace("│ ", "")
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (("--weights", "nowhere.pth"), "--weights 'nowhere.pth' is not a file, nor one of auto, imagenet, demo"),
+            (("--weights", "README.md"), "--weights 'README.md'"),
+            (("--weights", "demo", "--resize", "16"), "--resize 16 is smaller than the crop of 32 pixels"),
+        ],
+    )
+    def test_weights_that_can_not_be_used(self, empty_store: Path, arguments: tuple[str, ...], said: str) -> None:
+        result = build(*arguments)
+        assert result.exit_code == 1
+        assert said in words(result)
+        assert "Traceback" not in result.output
+        assert bentoml.models.list() == []
+
+    def test_folders_that_can_not_be_used(self, empty_store: Path, tmp_path: Path) -> None:
+        (tmp_path / "set").mkdir()
+        (tmp_path / "set" / "a.png").write_bytes(b"no image")
+        result = build("--weights", "demo", "--eval", str(tmp_path / "set"))
+        assert result.exit_code == 1
+        assert "a.png" in words(result)
+        assert "Traceback" not in result.output
+
+
+class TestOwnCheckpoint:
+    """A user's .pth of three classes, judged on labelled images."""
+
+    @pytest.fixture
+    def given(self, tmp_path: Path) -> Path:
+        torch.manual_seed(0)
+        torch.save({"state_dict": resnet18(3).state_dict()}, tmp_path / "flowers[best].pth")
+        (tmp_path / "names.json").write_text('{"en": ["red rose", "tulip", "lily"], "zh": ["玫瑰", "郁金香", "百合"]}')
+        random = np.random.default_rng(0)
+        for name in ("red_rose", "tulip", "lily"):
+            folder = tmp_path / "eval" / name
+            folder.mkdir(parents=True)
+            for number in range(3):
+                Image.fromarray(random.integers(0, 256, (40, 50, 3), np.uint8)).save(folder / f"{number}.png")
+        return tmp_path
+
+    def test_it_is_built_and_serves(self, empty_store: Path, given: Path) -> None:
+        arguments = ["--weights", str(given / "flowers[best].pth"), "--labels", str(given / "names.json")]
+        arguments += ["--size", "32", "--eval", str(given / "eval"), "--runtime", "onnx", "--precisions", "fp32"]
+        result = build(*arguments)
+        assert result.exit_code == 0, result.output
+        (model,) = bentoml.models.list()
+        for text in ("3 classes, 32 px", "judged on 9 images (eval)", "top-1 / top-5", "100.00%", str(model.tag)):
+            assert text in words(result)
+        artifact = artifacts.open_artifact(str(model.tag))
+        manifest = artifact.manifest
+        assert (manifest.size, manifest.resize) == (32, 32)
+        assert manifest.labels.en == ("red rose", "tulip", "lily")
+        assert manifest.labels.zh == ("玫瑰", "郁金香", "百合")
+        assert manifest.weights["origin"] == "flowers[best].pth"
+        assert manifest.gate["images"] == 9
+        assert manifest.gate["top5"] == 1.0
+        assert manifest.gate["top1"] in [count / 9 for count in range(10)]
+        assert manifest.export["opset"] == 17
+        assert {"torch", "onnx", "onnxruntime"} == set(manifest.export["libraries"])
+        backend = backends.load(artifact.folder, manifest)
+        assert backend.infer(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2, 3)
+
+        again = build(*arguments)
+        assert again.exit_code == 0
+        assert f"unchanged {model.tag}" in words(again)
+        assert [str(item.tag) for item in bentoml.models.list()] == [str(model.tag)]
+        assert result.output.splitlines()[0].startswith("flowers[best].pth weights ")
+
+
+class TestGate:
+    """What does not pass is not registered, and the command says why."""
+
+    def test_a_reduced_precision_that_misses(self, empty_store: Path, tmp_path: Path) -> None:
+        noise = tmp_path / "noise"
+        noise.mkdir()
+        random = np.random.default_rng(0)
+        for number in range(40):
+            Image.fromarray(random.integers(0, 256, (32, 32, 3), np.uint8)).save(noise / f"{number}.png")
+        # Calibrated on black alone, int8 sees nothing but its one colour.
+        (tmp_path / "black").mkdir()
+        Image.new("RGB", (32, 32)).save(tmp_path / "black" / "0.png")
+        result = build(
+            *("--weights", "demo", "--runtime", "onnx", "--precisions", "int8", "--min-agreement", "1"),
+            *("--calibration", str(tmp_path / "black"), "--eval", str(noise)),
+        )
+        assert result.exit_code == 1, result.output
+        assert "not registered resnet18-onnx-int8: top-1 agreement with fp32 is" in words(result)
+        assert "needed: 100.00%" in words(result)
+        assert bentoml.models.list() == []
+
+    def test_an_fp32_that_misses(self, empty_store: Path) -> None:
+        result = build(
+            *("--weights", "demo", "--runtime", "torchscript", "--precisions", "fp32", "--max-difference", "0")
+        )
+        assert result.exit_code == 1
+        assert "not registered resnet18-torchscript-fp32: agreement 100.00% and difference" in words(result)
+        assert bentoml.models.list() == []
+
+
+class TestNotice:
+    """``auto`` without ImageNet's weights."""
+
+    def test_it_is_boxed_and_whole(self, capsys: pytest.CaptureFixture[str]) -> None:
+        from model_build.__main__ import _notice
+
+        _notice("place it at /home/[a]/[/b]/resnet18-f37072fd.pth")
+        output = capsys.readouterr().out
+        assert "ImageNet's weights are not here" in output
+        assert "place it at /home/[a]/[/b]/resnet18-f37072fd.pth" in output
+        assert output.startswith("╭")
+
+
+class TestStore:
+    """The store that the real command has filled, seen by BentoML's own."""
+
+    def built(self, store: Path) -> dict[str, dict[str, Any]]:
+        """Manifests by tag."""
+        return {
+            f"{path.parents[1].name}:{path.parent.name}": json.loads(path.read_text(encoding="utf-8"))
+            for path in (store / "models").glob("*/*/manifest.json")
+        }
+
+    def test_every_default_precision_is_there(self, store: Path) -> None:
+        expected = {"resnet18-onnx-fp32", "resnet18-onnx-int8", "resnet18-torchscript-fp32"}
+        if "bf16" in backends.cpu_features():
+            expected.add("resnet18-torchscript-bf16")
+        assert expected <= {tag.split(":")[0] for tag in self.built(store)}
+        for tag, manifest in self.built(store).items():
+            assert tag.split(":")[1].startswith(manifest["weights"]["digest"][:8])
+            assert manifest["gate"]["thresholds"] == {"agreement": 0.98, "accuracy_loss": 1.0, "difference": 1e-4}
+            assert manifest["gate"]["agreement"] >= 0.98
+
+    def test_a_second_build_changes_nothing_and_says_so(self, store: Path) -> None:
+        def state() -> dict[str, int]:
+            return {str(path): path.stat().st_mtime_ns for path in sorted((store / "models").rglob("*"))}
+
+        before = state()
+        output = " ".join(command("model_build", "--weights", "demo", home=store).split())
+        assert state() == before
+        for tag in self.built(store):
+            assert f"unchanged {tag} is in the store already; serve just it with RESNET18_MODEL={tag}" in output
+
+    def test_bentoml_lists_and_gets(self, store: Path) -> None:
+        listed = json.loads(command("bentoml", "models", "list", "-o", "json", home=store))
+        assert {item["tag"] for item in listed} == set(self.built(store))
+        tag = next(tag for tag in self.built(store) if tag.startswith("resnet18-onnx-int8"))
+        shown = json.loads(command("bentoml", "models", "get", tag, "-o", "json", home=store))
+        assert f"{shown['name']}:{shown['version']}" == tag
+        assert shown["labels"]["precision"] == "int8"
+
+    def test_bentoml_exports_and_imports(
+        self, empty_store: Path, tmp_path: Path, manifest_of: Callable[..., Manifest]
+    ) -> None:
+        """On a small artifact, as BentoML's compression takes seconds for a real one."""
+        artifact = tmp_path / "model.onnx"
+        artifact.write_bytes(bytes(range(256)) * 100)
+        tag = register(artifact, manifest_of(artifact), "00000000-11111111")
+        folder = empty_store / "models" / tag.replace(":", "/")
+        manifest, file = manifests.load(folder), tmp_path / "model.bentomodel"
+        command("bentoml", "models", "export", tag, str(file), home=empty_store)
+        command("bentoml", "models", "delete", "-y", tag, home=empty_store)
+        assert not folder.exists()
+        command("bentoml", "models", "import", str(file), home=empty_store)
+        assert artifacts.open_artifact(tag).manifest == manifest
+        assert artifacts.choose(Settings(precision="fp32"), "cpu") == tag

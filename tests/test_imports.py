@@ -1,0 +1,182 @@
+"""Imports point down only, and what is heavy is imported where it is needed."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("classifier", "runners", "serving", "model_build")
+# What each may import of the project's own; classifier ← runners ← serving ← service.py.
+ALLOWED: dict[str, tuple[str, ...]] = {
+    "classifier": ("classifier",),
+    "runners": ("classifier", "runners"),
+    "serving": ("classifier", "runners", "serving"),
+    "service": ("classifier", "runners", "serving"),
+    "model_build": ("classifier", "runners.backends", "runners.artifacts", "model_build"),
+}
+HEAVY = {"torch", "torchvision", "onnxruntime", "onnx"}
+CORE = {"numpy", "PIL", "pydantic", "pydantic_settings"}
+
+
+def sources(name: str) -> list[Path]:
+    return [ROOT / "service.py"] if name == "service" else sorted((ROOT / name).rglob("*.py"))
+
+
+def modules(nodes: list[ast.stmt] | list[ast.AST]) -> list[str]:
+    """The modules that import statements among ``nodes`` name, each as far as it is written."""
+    names = []
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import hides where it points"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def everywhere(path: Path) -> list[str]:
+    return modules(list(ast.walk(ast.parse(path.read_text(encoding="utf-8")))))
+
+
+def on_import(path: Path) -> list[str]:
+    """What is imported when the module is: not in functions, nor for type checkers only."""
+    names: list[str] = []
+    pending: list[ast.stmt] = list(ast.parse(path.read_text(encoding="utf-8")).body)
+    while pending:
+        node = pending.pop()
+        names += modules([node])
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            pending += node.orelse
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for field in ("body", "orelse", "finalbody"):
+                pending += getattr(node, field, [])
+            for handler in getattr(node, "handlers", []):
+                pending += handler.body
+    return names
+
+
+def ours(name: str) -> bool:
+    return name.split(".")[0] in (*PACKAGES, "service", "tests", "benchmarks", "loadtests")
+
+
+def within(name: str, allowed: tuple[str, ...]) -> bool:
+    return any(name == prefix or name.startswith(prefix + ".") for prefix in allowed)
+
+
+@pytest.mark.parametrize("package", ALLOWED)
+def test_no_arrow_points_up(package: str) -> None:
+    upward = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources(package)
+        for name in everywhere(path)
+        if ours(name) and not within(name, ALLOWED[package])
+    ]
+    assert upward == []
+
+
+def test_the_walk_sees_an_arrow_that_points_up(tmp_path: Path) -> None:
+    path = tmp_path / "bad.py"
+    path.write_text(
+        "import classifier.pixels\n"
+        "class A:\n"
+        "    import torch\n"
+        "    def f(self):\n"
+        "        from serving import replies\n"
+        "if TYPE_CHECKING:\n"
+        "    import onnx\n"
+        "else:\n"
+        "    import numpy as np\n"
+        "try:\n"
+        "    import yaml\n"
+        "except ImportError:\n"
+        "    from torchvision.models import resnet18\n"
+    )
+    assert "serving.replies" in everywhere(path)
+    assert not within("serving.replies", ALLOWED["runners"])
+    assert not within("runners.runner", ALLOWED["model_build"])
+    assert within("runners.backends.load", ALLOWED["model_build"])
+    assert sorted(on_import(path)) == ["classifier.pixels", "numpy", "torch", "torchvision.models.resnet18", "yaml"]
+
+
+@pytest.mark.parametrize("package", ["classifier", "runners", "serving", "service"])
+def test_heavy_libraries_are_imported_by_the_functions_that_need_them(package: str) -> None:
+    heavy = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources(package)
+        for name in on_import(path)
+        if name.split(".")[0] in HEAVY
+    ]
+    assert heavy == []
+
+
+def test_the_core_needs_little() -> None:
+    foreign = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources("classifier")
+        for name in everywhere(path)
+        if not ours(name) and name.split(".")[0] not in CORE | set(sys.stdlib_module_names)
+    ]
+    assert foreign == []
+
+
+def test_the_runner_knows_nothing_of_images_files_or_labels() -> None:
+    for path in sources("runners"):
+        assert not {"PIL", "starlette"} & {name.split(".")[0] for name in everywhere(path)}, path
+        assert not within("classifier.pixels", tuple(everywhere(path))), path
+
+
+def loaded(code: str, env: dict[str, str] | None = None) -> set[str]:
+    """The top-level modules that a fresh interpreter holds after ``code``."""
+    code += "\nimport sys\nprint('\\n'.join({name.split('.')[0] for name in sys.modules}))"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RESNET18_")}
+    kept |= {"PYTHONPATH": str(ROOT)} | (env or {})
+    result = subprocess.run([sys.executable, "-c", code], env=kept, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.split())
+
+
+def importing(*packages: str) -> str:
+    names = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for package in packages
+        for path in sources(package)
+    ]
+    return "\n".join(f"import {name}" for name in names)
+
+
+def test_importing_the_core_loads_no_framework() -> None:
+    names = loaded(importing("classifier"))
+    assert {"numpy", "PIL"} <= names
+    assert not names & (HEAVY | {"bentoml", "starlette", "runners", "serving", "model_build"})
+
+
+def test_importing_what_serves_loads_no_runtime() -> None:
+    names = loaded(importing("classifier", "runners", "serving"))
+    assert {"classifier", "runners", "serving"} <= names
+    assert not names & (HEAVY | {"model_build", "skimage", "scipy"})
+
+
+def test_importing_the_onnx_service_loads_no_torch(store: Path) -> None:
+    names = loaded("import service", {"BENTOML_HOME": str(store)})
+    assert {"service", "bentoml"} <= names
+    assert not names & {"torch", "torchvision", "onnx", "model_build", "skimage", "scipy"}
+
+
+def test_an_onnx_inference_loads_no_torch(store: Path) -> None:
+    code = (
+        "import numpy as np\n"
+        "from classifier.settings import Settings\n"
+        "from runners import artifacts, backends\n"
+        "artifact = artifacts.open_artifact(artifacts.choose(Settings(), 'cpu'))\n"
+        "backend = backends.load(artifact.folder, artifact.manifest)\n"
+        "assert backend.infer(np.zeros((1, 32, 32, 3), np.uint8)).shape == (1, 10)\n"
+    )
+    names = loaded(code, {"BENTOML_HOME": str(store)})
+    assert "onnxruntime" in names
+    assert not names & {"torch", "torchvision", "model_build"}
