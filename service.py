@@ -14,7 +14,7 @@ from classifier import settings as _settings
 from runners import artifacts, backends, runner
 from serving import dedicated, replies, schema
 from serving.classify import Classifier
-from serving.edge import EdgeService, Lane
+from serving.edge import EdgeService, Lane, refuse
 from serving.metrics import RequestMetrics
 from serving.placements import Dedicated, Inline, Placement
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-logger = logging.getLogger("resnet18")
+logger = logging.getLogger("bentoml.resnet18")
 
 # BentoML reads a service's shape when this module is imported, so the settings that shape it are read here.
 try:
     settings = _settings.load()
     device = backends.pick_device(settings.device, settings.runtime)
     tag = artifacts.choose(settings, device, bento=Path(__file__).resolve().parents[1] / "bento.yaml")
-except (_settings.SettingsError, artifacts.ArtifactError) as error:
+except (_settings.SettingsError, artifacts.ArtifactError, backends.DeviceError) as error:
     raise SystemExit(f"resnet18: {error}") from None
 placement = settings.placement
 if placement == "auto":
@@ -64,13 +64,25 @@ class ResNet18:
             self.placement: Placement = (
                 Inline(settings, tag, device) if inline else Dedicated(settings, tag, dedicated.NAME)
             )
-        except (artifacts.ArtifactError, backends.DeviceError, runner.SloError) as error:
-            raise SystemExit(f"resnet18: {error}") from None
+        except runner.REFUSALS as error:
+            refuse(error)
         self.classifier = Classifier(settings, self.placement, RequestMetrics())
         self.lanes["/classify"] = self.classifier.classify
         self.lanes["/classify_batch"] = self.classifier.classify_batch
-        weights = self.placement.artifact.manifest.weights["origin"]
-        logger.warning("serving %s: %s weights, %s on %s, %s", tag, weights, settings.runtime, device, placement)
+        manifest = self.placement.artifact.manifest
+        weights = manifest.weights["origin"]
+        logger.info("serving %s: %s weights, %s on %s, %s", tag, weights, settings.runtime, device, placement)
+        if weights == "demo":
+            names = ", ".join(manifest.labels.en)
+            logger.warning("these are DEMO weights: everything is one of %s; make model WEIGHTS=imagenet", names)
+
+    @bentoml.on_deployment
+    def check() -> None:
+        """Refuse to start, before any worker does, what no worker could serve."""
+        try:
+            artifacts.open_artifact(tag)
+        except artifacts.ArtifactError as error:
+            raise SystemExit(f"resnet18: {error}") from None
 
     async def __is_ready__(self) -> bool:
         return await self.placement.is_ready()

@@ -23,7 +23,7 @@ TORCHSCRIPT_DEPRECATION = r".*torch\.jit\..* is (deprecated|not supported).*"
 
 
 # Doubling a batch pays while it costs less than this share of twice as much.
-WARM_UP_GAIN = 0.97
+WARM_UP_GAIN = 0.9
 
 
 class DeviceError(Exception):
@@ -135,12 +135,17 @@ def warm_up(backend: Backend, size: int, max_batch: int) -> dict[int, float]:
 def pick_device(asked: str, runtime: str) -> str:
     """The device that ``asked`` ("auto", "cpu", "cuda", "cuda:N") means here: "cpu" or "cuda:N".
 
-    ``auto`` is the first GPU if there is one that the installed runtime can use, else the CPU. A device named
-    explicitly is returned as it is: the backend refuses it if it can't be had.
+    ``auto`` is the first GPU if there is one that the installed runtime can use, else the CPU. Raises DeviceError
+    for a GPU that was asked for and can't be had.
     """
     if asked == "cpu" or (asked == "auto" and not (_gpus() and _runtime_has_cuda(runtime))):
         return "cpu"
-    return f"cuda:{_index(asked)}"
+    index = _index(asked)
+    if index >= _gpus():
+        raise DeviceError(f"device {asked!r}: this machine shows {_gpus()} CUDA device(s)")
+    if not _runtime_has_cuda(runtime):
+        raise DeviceError(f"device {asked!r}: the installed {runtime} runtime has no CUDA; see requirements/gpu.txt")
+    return f"cuda:{index}"
 
 
 def cpu_features() -> frozenset[str]:

@@ -74,6 +74,10 @@ class Engine:
         }
 
 
+# Why a worker can't serve, told in a sentence and no traceback.
+REFUSALS = (artifacts.ArtifactError, backends.DeviceError, SloError)
+
+
 @dataclass(eq=False, slots=True)
 class _Group:
     """The jobs of one ``infer`` call: their results so far, and the future that all of them settle."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # A client's own deadline, in milliseconds from the request's arrival; without it, the SLO is the deadline.
 TIME_ALLOWED = "x-time-allowed-ms"
 
-logger = logging.getLogger("resnet18")
+logger = logging.getLogger("bentoml.resnet18")
 
 
 class Classifier:

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from classifier.errors import ClassifierError
 from runners import remote, runner
 from serving import replies
-from serving.edge import EdgeService, Lane
+from serving.edge import EdgeService, Lane, refuse
 from serving.metrics import BatchMetrics
 
 if TYPE_CHECKING:
@@ -50,9 +50,12 @@ def service(settings: Settings, tag: str, device: str) -> Any:
         lanes: ClassVar[dict[str, Lane]] = {}
 
         def __init__(self) -> None:
-            self.engine = runner.open_engine(settings, tag, device)
-            devices = settings.inference_threads(1) if device == "cpu" else 1
-            self.pump = runner.start(settings, self.engine, runner.inferring(self.engine), devices=devices)
+            try:
+                self.engine = runner.open_engine(settings, tag, device)
+                devices = settings.inference_threads(1) if device == "cpu" else 1
+                self.pump = runner.start(settings, self.engine, runner.inferring(self.engine), devices=devices)
+            except runner.REFUSALS as error:
+                refuse(error)
             BatchMetrics(self.pump)
             self.lanes[remote.PATH] = self.infer
 

@@ -7,13 +7,17 @@ are wrapped rather than patched: a ``bentoml.Service`` subclass puts ``Edge`` ar
 from __future__ import annotations
 
 import gc
+import logging
+import os
 import re
+import signal
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from _bentoml_sdk import Service
+from bentoml._internal.context import server_context
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
@@ -36,6 +40,7 @@ _MESSAGE = {
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
+logger = logging.getLogger("bentoml.resnet18")
 Lane = Callable[[Request], Awaitable[Response]]
 
 
@@ -49,6 +54,15 @@ class EdgeService(Service[Any]):
         """The wrapped ASGI application."""
         app = super().to_asgi(is_main=is_main)
         return Edge(app, _paths(app), getattr(self.inner, "lanes", {}))
+
+
+def refuse(error: Exception) -> NoReturn:
+    """End this worker for ``error``, and its supervisor with it, which would only start it again and again."""
+    logger.error("refused to start: %s", error)
+    if server_context.worker_index is not None:
+        os.kill(os.getppid(), signal.SIGTERM)
+    # No clean exit: the frameworks on the way up would print their tracebacks over the message.
+    os._exit(1)
 
 
 class Edge:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -274,8 +275,8 @@ class TestPickDevice:
             ("auto", 0, True, "cpu"),
             ("auto", 1, False, "cpu"),
             ("auto", 2, True, "cuda:0"),
-            ("cuda", 0, False, "cuda:0"),
-            ("cuda:1", 0, False, "cuda:1"),
+            ("cuda", 1, True, "cuda:0"),
+            ("cuda:1", 2, True, "cuda:1"),
         ],
     )
     def test_by_what_there_is(
@@ -284,6 +285,22 @@ class TestPickDevice:
         monkeypatch.setattr(backends, "_gpus", lambda: gpus)
         monkeypatch.setattr(backends, "_runtime_has_cuda", lambda runtime: cuda)
         assert backends.pick_device(asked, "onnx") == expected
+
+    @pytest.mark.parametrize(
+        ("asked", "gpus", "cuda", "told"),
+        [
+            ("cuda", 0, True, "device 'cuda': this machine shows 0 CUDA"),
+            ("cuda:2", 2, True, "device 'cuda:2': this machine shows 2 CUDA"),
+            ("cuda", 1, False, "device 'cuda': the installed onnx runtime has no CUDA"),
+        ],
+    )
+    def test_what_was_asked_for_and_is_not_here(
+        self, monkeypatch: pytest.MonkeyPatch, asked: str, gpus: int, cuda: bool, told: str
+    ) -> None:
+        monkeypatch.setattr(backends, "_gpus", lambda: gpus)
+        monkeypatch.setattr(backends, "_runtime_has_cuda", lambda runtime: cuda)
+        with pytest.raises(backends.DeviceError, match=re.escape(told)):
+            backends.pick_device(asked, "onnx")
 
     @pytest.mark.parametrize("hidden", ["", "-1"])
     def test_gpus_hidden_by_the_environment(self, monkeypatch: pytest.MonkeyPatch, hidden: str) -> None:
