@@ -16,8 +16,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from _bentoml_impl.server.app import ServiceAppFactory
 from _bentoml_sdk import Service
+from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.context import server_context
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
@@ -52,8 +55,43 @@ class EdgeService(Service[Any]):
 
     def to_asgi(self, is_main: bool = True) -> Any:
         """The wrapped ASGI application."""
-        app = super().to_asgi(is_main=is_main)
-        return Edge(app, _paths(app), getattr(self.inner, "lanes", {}))
+        self.inject_config()
+        app = _Factory(self, is_main=is_main)()
+        return Edge(app, _paths(app))
+
+
+class _Factory(ServiceAppFactory):
+    """BentoML's application with a fast lane inside its outermost layer, which counts requests for ``/metrics``.
+
+    The layers behind it (tracing, access log, timeout, context) cost more than the rest of the HTTP path together.
+    Where BentoML is to trace requests or to log them, nothing is skipped.
+    """
+
+    @property
+    def middlewares(self) -> list[Middleware]:
+        layers: list[Middleware] = super().middlewares
+        logged = self.is_main and BentoMLContainer.api_server_config.logging.access.enabled.get()
+        # Filled when the service starts, which is after this.
+        lanes = getattr(self.service.inner, "lanes", None)
+        if lanes is not None and not logged and not BentoMLContainer.tracing.exporter_type.get():
+            layers.insert(1 if self.enable_metrics else 0, Middleware(FastLane, lanes=lanes))
+        return layers
+
+
+class FastLane:
+    """ASGI middleware that answers POST requests to the paths of ``lanes`` itself."""
+
+    def __init__(self, app: ASGIApp, lanes: dict[str, Lane]) -> None:
+        self._app, self._lanes = app, lanes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection's scope."""
+        lane = self._lanes.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if lane is None:
+            await self._app(scope, receive, send)
+        else:
+            response = await lane(Request(scope, receive))
+            await response(scope, receive, send)
 
 
 def refuse(error: Exception) -> NoReturn:
@@ -68,8 +106,8 @@ def refuse(error: Exception) -> NoReturn:
 class Edge:
     """ASGI middleware around a whole application whose paths and methods are known."""
 
-    def __init__(self, app: ASGIApp, paths: dict[str, frozenset[str]], lanes: dict[str, Lane]) -> None:
-        self._app, self._paths, self._lanes = app, paths, lanes
+    def __init__(self, app: ASGIApp, paths: dict[str, frozenset[str]]) -> None:
+        self._app, self._paths = app, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's scope."""
@@ -80,12 +118,6 @@ class Edge:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = _request_id(scope)
-        lane = self._lanes.get(scope["path"])
-        if lane is not None and scope["method"] == "POST":
-            response = await lane(Request(scope, receive))
-            response.raw_headers.append((b"x-request-id", request_id))
-            await response(scope, receive, send)
-            return
         stamped = _stamped(send, request_id, scope["method"] == "HEAD")
         methods = self._paths.get(scope["path"])
         if methods is None:

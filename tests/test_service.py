@@ -179,7 +179,8 @@ def test_probes_and_metrics(server: Server, jpeg: bytes) -> None:
     assert (images("ok"), images("unreadable_image")) == (before[0] + 1, before[1] + 1)
     text = server.client.get("/metrics").text
     assert 'resnet18_stage_seconds_bucket{le="0.1",stage="inference"}' in text
-    assert "bentoml_service_request_total" in text
+    counted = [line for line in text.splitlines() if line.startswith("bentoml_service_request_total{endpoint=")]
+    assert any('"/classify_batch"' in line and '"200"' in line and not line.endswith(" 0.0") for line in counted)
 
 
 def test_unknown_paths_do_not_become_metric_labels(server: Server) -> None:
