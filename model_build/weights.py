@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import socket
+import tempfile
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
@@ -152,8 +154,12 @@ def _download(url: str, path: Path, prefix: str) -> None:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(HUB_TIMEOUT_S)  # torch.hub passes none, and a silent hub would hang the build
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=True)
+        # First aside, so that a machine that reaches no hub gets no empty cache folder in its home.
+        with tempfile.TemporaryDirectory(prefix="resnet18-hub-") as aside:
+            file = Path(aside) / path.name
+            torch.hub.download_url_to_file(url, str(file), hash_prefix=prefix, progress=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(file, path)
     # OSError: no hub; HTTPException and ValueError: something that is none; RuntimeError: another hash than ours.
     except (OSError, HTTPException, ValueError, RuntimeError) as error:
         raise WeightsError(
