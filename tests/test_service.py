@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -395,3 +396,13 @@ def test_a_neighbour_of_bad_requests_gets_its_answer(server: Server, jpeg: bytes
                 assert response.json()["predictions"] == expected
             else:
                 check_error(response, 400, "unreadable_image")
+
+
+def test_a_slow_upload_is_not_held_against_its_deadline(launch: Callable[..., Server], jpeg: bytes) -> None:
+    server = launch(slo_ms="300").wait()
+    head = f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(head.encode() + jpeg[:1000])
+        time.sleep(0.6)
+        connection.sendall(jpeg[1000:])
+        assert connection.recv(12) == b"HTTP/1.1 200"
