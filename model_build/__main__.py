@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import shutil
 import sys
-import tempfile
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from classifier import manifest as manifests
-from classifier.manifest import Manifest
-
-if TYPE_CHECKING:
-    from model_build.gate import Report, Thresholds
-    from model_build.samples import Samples
-    from model_build.weights import Checkpoint
 
 console = Console(stderr=False)
+TRAIN = "Train ResNet18 on the images in DIR: one subfolder a class, or a .zip of such a directory."
 
 
 class _Group(click.Group):
-    """A group whose subcommands are imported when asked for: torch takes a second that ``--help`` need not wait."""
+    """A group whose subcommands are imported when run: torch takes a second that ``--help`` need not wait."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of the subcommands."""
@@ -41,6 +31,10 @@ class _Group(click.Group):
         from model_build.train import train
 
         return train
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the subcommands in the words of their own help, without importing them."""
+        click.Group(commands=[click.Command("train", help=TRAIN)]).format_commands(ctx, formatter)
 
 
 @click.group(
@@ -154,6 +148,7 @@ def main(
     if ctx.invoked_subcommand is not None:
         return
     from model_build.gate import Thresholds
+    from model_build.pipeline import build
     from model_build.samples import SamplesError
     from model_build.weights import WeightsError, find
 
@@ -166,7 +161,7 @@ def main(
             f"{checkpoint.size} px"
             + (f" enlarged to {checkpoint.upsample} in the graph" if checkpoint.upsample else "")
         )
-        failures = _build(checkpoint, wanted, calibration, evaluation, thresholds)
+        failures = build(checkpoint, wanted, calibration, evaluation, thresholds, console)
     except (WeightsError, SamplesError) as error:
         raise click.ClickException(str(error)) from None
     for name, reason in failures:
@@ -207,139 +202,6 @@ def _wanted(runtimes: tuple[str, ...], precisions: str) -> list[tuple[str, str]]
 
 def _notice(text: str) -> None:
     console.print(Panel(escape(text), title="ImageNet's weights are not here", border_style="yellow", width=100))
-
-
-def _build(
-    checkpoint: Checkpoint,
-    wanted: list[tuple[str, str]],
-    calibration: Path | None,
-    evaluation: Path | None,
-    thresholds: Thresholds,
-) -> list[tuple[str, str]]:
-    """Build what is wanted and not yet registered, print the table; the (artifact, reason) pairs that failed."""
-    from model_build import export, gate, store
-    from runners import backends
-    from runners.artifacts import store_name
-
-    progress = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    )
-    with progress:
-        step = progress.add_task("reading images", total=2 + 3 * len(wanted))
-        calibrate, evaluate = _samples(checkpoint, calibration, evaluation)
-        progress.advance(step)
-        options = {
-            "revision": export.REVISION,
-            "opset": export.OPSET,
-            "thresholds": asdict(thresholds),
-            "calibration": calibrate.digest(),
-            "evaluation": evaluate.digest(),
-        }
-        versions = {pair: store.version(checkpoint, *pair, options) for pair in wanted}
-        present = {pair: store.registered(*pair, versions[pair]) for pair in wanted}
-        expected = None
-        rows: list[tuple[str, str, Manifest, Report]] = []
-        failures = []
-        finished: list[tuple[Path, Manifest, str, Report]] = []
-        with tempfile.TemporaryDirectory(prefix="resnet18-build-") as scratch:
-            for pair in (pair for pair in wanted if present[pair] is None):
-                runtime, precision = pair
-                name = store_name(*pair)
-                folder = Path(scratch) / name
-                folder.mkdir()
-                if expected is None:
-                    progress.update(step, description="inferring with the eager network")
-                    expected = gate.reference(export.contract(checkpoint), evaluate)
-                    progress.advance(step)
-                progress.update(step, description=f"exporting {name}")
-                path = export.export(checkpoint, runtime, precision, folder, calibrate)
-                progress.advance(step)
-                progress.update(step, description=f"judging {name} on {len(evaluate)} images")
-                device = "cuda:0" if precision == "fp16" else "cpu"
-                manifest = Manifest(
-                    runtime=runtime,
-                    precision=precision,
-                    file=path.name,
-                    digest=manifests.sha256(path),
-                    size=checkpoint.size,
-                    resize=checkpoint.resize,
-                    labels=checkpoint.labels,
-                    weights={"origin": checkpoint.origin, "digest": checkpoint.digest},
-                    export={"libraries": store.libraries(runtime), **options},
-                    gate={},
-                )
-                report = gate.judge(backends.load(folder, manifest, device), evaluate, expected, precision, thresholds)
-                progress.advance(step)
-                if report.failure:
-                    failures.append((name, report.failure))
-                    continue
-                manifest = _with_gate(manifest, report)
-                finished.append((path, manifest, versions[pair], report))
-            # Registered together at the end, so that a build that dies leaves the store serving what it served.
-            for path, manifest, version, report in finished:
-                progress.update(step, description=f"registering {store_name(manifest.runtime, manifest.precision)}")
-                rows.append((store.register(path, manifest, version), _size(path), manifest, report))
-                progress.advance(step)
-    if rows:
-        console.print(_table(rows))
-    for tag in filter(None, present.values()):
-        console.print(f"[green]unchanged[/] {tag} is in the store already; serve just it with RESNET18_MODEL={tag}")
-    return failures
-
-
-def _samples(checkpoint: Checkpoint, calibration: Path | None, evaluation: Path | None) -> tuple[Samples, Samples]:
-    from model_build import samples
-
-    calibrate = samples.from_folder(checkpoint, calibration, limit=samples.CROPS) if calibration else None
-    evaluate = samples.from_folder(checkpoint, evaluation) if evaluation else None
-    if calibrate is None or evaluate is None:
-        default_calibrate, default_evaluate = samples.defaults(checkpoint)
-        calibrate, evaluate = calibrate or default_calibrate, evaluate or default_evaluate
-    return calibrate, evaluate
-
-
-def _with_gate(manifest: Manifest, report: Report) -> Manifest:
-    from dataclasses import replace
-
-    return replace(manifest, gate=report.body())
-
-
-def _size(path: Path) -> str:
-    return f"{path.stat().st_size / 1e6:.1f} MB"
-
-
-def _table(rows: list[tuple[str, str, Manifest, Report]]) -> Table:
-    labelled = any(report.top1 is not None for *_, report in rows)
-    report = rows[0][3]
-    table = Table(title=f"Built, and judged on {report.images} images ({escape(report.source)})", title_justify="left")
-    for heading in (
-        "tag",
-        "size",
-        "sha256",
-        "agreement",
-        "largest Δp",
-        *(["top-1 / top-5"] if labelled else []),
-        "batch 1",
-    ):
-        table.add_column(heading, justify="left" if heading in ("tag", "sha256") else "right")
-    for tag, size, manifest, report in rows:
-        accuracy = [f"{report.top1:.2%} / {report.top5:.2%}"] if report.top1 is not None else []
-        table.add_row(
-            tag,
-            size,
-            manifest.digest[:12],
-            f"{report.agreement:.2%}",
-            f"{report.largest_difference:.1e}",
-            *accuracy,
-            f"{report.latency_batch1_ms:.1f} ms",
-        )
-    return table
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from model_build import train as training
-from model_build import weights
-from model_build.train import Training, augment, one_cycle, train
+from model_build import training, weights
+from model_build.train import train
+from model_build.training import Training, augment, one_cycle
 from model_build.weights import WeightsError, find
 
 if TYPE_CHECKING:

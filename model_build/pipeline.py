@@ -1,0 +1,139 @@
+"""From a checkpoint to artifacts in the store: export → gate → register, told on a console as it goes.
+
+The boundary: it is given weights already found and pairs already checked to be possible, and it hands back what failed
+its gate. What the command line means, and what becomes of the exit status, is ``__main__``'s. Importing this loads
+torch, which is why ``__main__`` does so only to build.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from classifier import manifest as manifests
+from classifier.manifest import Manifest
+from model_build import export, gate, samples, store
+from runners import backends
+from runners.artifacts import store_name
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from model_build.gate import Report, Thresholds
+    from model_build.samples import Samples
+    from model_build.weights import Checkpoint
+
+
+def build(
+    checkpoint: Checkpoint,
+    wanted: list[tuple[str, str]],
+    calibration: Path | None,
+    evaluation: Path | None,
+    thresholds: Thresholds,
+    console: Console,
+) -> list[tuple[str, str]]:
+    """Build which of the ``wanted`` (runtime, precision) pairs are not yet registered, and print the table of them.
+
+    The (artifact, reason) pairs that failed the gate. Raises SamplesError if ``calibration`` or ``evaluation``, each a
+    directory or zip of images, or None for the default, can't be used.
+    """
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    progress = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+    with progress, tempfile.TemporaryDirectory(prefix="resnet18-build-") as scratch:
+        step = progress.add_task("reading images", total=2 + 3 * len(wanted))
+        calibrate, evaluate = _samples(checkpoint, calibration, evaluation)
+        progress.advance(step)
+        options = {
+            "revision": export.REVISION,
+            "opset": export.OPSET,
+            "thresholds": asdict(thresholds),
+            "calibration": calibrate.digest(),
+            "evaluation": evaluate.digest(),
+        }
+        versions = {pair: store.version(checkpoint, *pair, options) for pair in wanted}
+        present = {pair: store.registered(*pair, versions[pair]) for pair in wanted}
+        absent = [pair for pair in wanted if present[pair] is None]
+        progress.update(step, total=1 + bool(absent) + 3 * len(absent))
+        if absent:
+            progress.update(step, description="inferring with the eager network")
+            expected = gate.reference(export.contract(checkpoint), evaluate)
+            progress.advance(step)
+        failures: list[tuple[str, str]] = []
+        passed: list[tuple[Path, Manifest, str, Report]] = []
+        for runtime, precision in absent:
+            name = store_name(runtime, precision)
+            folder = Path(scratch) / name
+            folder.mkdir()
+            progress.update(step, description=f"exporting {name}")
+            path = export.export(checkpoint, runtime, precision, folder, calibrate)
+            progress.advance(step)
+            progress.update(step, description=f"judging {name} on {len(evaluate)} images")
+            manifest = Manifest(
+                runtime=runtime,
+                precision=precision,
+                file=path.name,
+                digest=manifests.sha256(path),
+                size=checkpoint.size,
+                resize=checkpoint.resize,
+                labels=checkpoint.labels,
+                weights={"origin": checkpoint.origin, "digest": checkpoint.digest},
+                export={"libraries": store.libraries(runtime), **options},
+                gate={},
+            )
+            backend = backends.load(folder, manifest, "cuda:0" if precision == "fp16" else "cpu")
+            report = gate.judge(backend, evaluate, expected, precision, thresholds)
+            if report.failure:
+                failures.append((name, report.failure))
+                progress.advance(step, 2)  # it is not going to be registered
+                continue
+            passed.append((path, replace(manifest, gate=report.body()), versions[runtime, precision], report))
+            progress.advance(step)
+        # Registered together at the end, so that a build that dies leaves the store serving what it served.
+        rows = []
+        for path, manifest, version, report in passed:
+            progress.update(step, description=f"registering {store_name(manifest.runtime, manifest.precision)}")
+            size = f"{path.stat().st_size / 1e6:.1f} MB"
+            rows.append((store.register(path, manifest, version), size, manifest, report))
+            progress.advance(step)
+    if rows:
+        console.print(_table(rows))
+    for tag in filter(None, present.values()):
+        console.print(f"[green]unchanged[/] {tag} is in the store already; serve just it with RESNET18_MODEL={tag}")
+    return failures
+
+
+def _samples(checkpoint: Checkpoint, calibration: Path | None, evaluation: Path | None) -> tuple[Samples, Samples]:
+    """What to calibrate on and what to judge on; the packaged defaults where none is given."""
+    calibrate = samples.from_folder(checkpoint, calibration, limit=samples.CROPS) if calibration else None
+    evaluate = samples.from_folder(checkpoint, evaluation) if evaluation else None
+    if calibrate is None or evaluate is None:
+        default_calibrate, default_evaluate = samples.defaults(checkpoint)
+        calibrate, evaluate = calibrate or default_calibrate, evaluate or default_evaluate
+    return calibrate, evaluate
+
+
+def _table(rows: list[tuple[str, str, Manifest, Report]]) -> Table:
+    labelled = any(report.top1 is not None for *_, report in rows)
+    report = rows[0][3]
+    table = Table(title=f"Built, and judged on {report.images} images ({escape(report.source)})", title_justify="left")
+    accuracies = ["top-1 / top-5"] if labelled else []
+    for heading in ("tag", "size", "sha256", "agreement", "largest Δp", *accuracies, "batch 1"):
+        table.add_column(heading, justify="left" if heading in ("tag", "sha256") else "right")
+    for tag, size, manifest, report in rows:
+        accuracy = [f"{report.top1:.2%} / {report.top5:.2%}"] if report.top1 is not None else []
+        table.add_row(
+            tag,
+            size,
+            manifest.digest[:12],
+            f"{report.agreement:.2%}",
+            f"{report.largest_difference:.1e}",
+            *accuracy,
+            f"{report.latency_batch1_ms:.1f} ms",
+        )
+    return table
