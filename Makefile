@@ -16,10 +16,10 @@ export PYTHONPATH := $(CURDIR)
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on
 
-.PHONY: help serve model bento test lint clean
+.PHONY: help serve model bento test lint bench bench-gpu clean
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  settings: PORT=3000 HOST=127.0.0.1 WEIGHTS=auto|imagenet|demo|PATH, and RESNET18_* (docs/operations.md)"
 
 serve: $(VENV)/build.done ## Set up, build the model if there is none, and serve it on PORT
@@ -45,8 +45,14 @@ lint: $(VENV)/dev.done ## Check style and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
+bench: $(VENV)/build.done .venv-bench/bench.done ## Measure it beside its peers, 15 minutes (ARGS=--quick for a smoke test)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-gpu: $(VENV)/build.done ## Measure it on this machine's GPU
+	@$(BIN)/python -m benchmarks --only gpu $(ARGS)
+
 clean: ## Remove what these commands made here: environment, store, caches
-	rm -rf $(VENV) .bentoml .pytest_cache .mypy_cache .ruff_cache .hypothesis build
+	rm -rf $(VENV) .venv-bench .bentoml .pytest_cache .mypy_cache .ruff_cache .hypothesis build
 
 $(VENV)/bin/python:
 	@echo "Making a virtual environment in $(VENV) ..."
@@ -56,4 +62,11 @@ $(VENV)/bin/python:
 $(VENV)/%.done: requirements/%.txt requirements/constraints.txt requirements/runtime.txt | $(VENV)/bin/python
 	@echo "Installing requirements/$*.txt ..."
 	@$(PIP) -r $<
+	@touch $@
+
+# The peers' own environment: their requirements must not decide over ours.
+.venv-bench/bench.done: requirements/bench.txt
+	@echo "Installing requirements/bench.txt into .venv-bench ..."
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

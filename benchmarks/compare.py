@@ -1,14 +1,12 @@
 """`python -m benchmarks.compare`: this service beside what a user would pick instead, in interleaved rounds.
 
-A round measures each server once, in a new order, and the bare loop before each; a server runs only while it is
-measured. What counts is the ratio to the bare loop run just before, so that a machine that slows down slows both.
+A round measures each server once, in a new order, and the bare loop between them; a server runs only while it is
+measured. What counts is the ratio to the bare loops just before and after, so that a machine that slows down slows all.
 """
 
 from __future__ import annotations
 
-import json
 import random
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,51 +14,21 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from benchmarks import photos as photographs
-from benchmarks import report
+from benchmarks import artifact as artifacts
+from benchmarks import machine, ours, photos, report, results
 from benchmarks.bare import Bare, bare, cores
-from benchmarks.measure import Reference, Row, Setting, measure
-from benchmarks.peers import PEERS, ROOT, VENV_PYTHON, Peer
+from benchmarks.measure import Point, Reference, Row, Setting, measure
+from benchmarks.peers import PEERS, VENV_PYTHON, Peer
 from benchmarks.processes import StartError
 
-SHARED_PHOTOS = ROOT.parent / "shared" / "images" / "photos"
 
-
-def ours() -> Peer:
-    """This repository's service, as `make serve` starts it, in the environment that runs the benchmark."""
-    return Peer(
-        name="resnet18",
-        argv=("{python}", "-m", "bentoml", "serve", "service:ResNet18", "--port", "{port}"),
-        path="/classify",
-        body="raw",
-        ready="/readyz",
-        python=Path(sys.executable),
-        pixels="service",
-    )
-
-
-def stored_artifact() -> Path:
-    """The ONNX artifact that this repository's service would serve."""
-    import bentoml
-
-    from classifier.manifest import ManifestError, load
-    from classifier.settings import Settings
-    from runners.artifacts import ArtifactError, choose
-
-    try:
-        folder = Path(bentoml.models.get(choose(Settings(), "cpu")).path)
-        return folder / load(folder).file
-    except (ArtifactError, ManifestError) as error:
-        raise click.ClickException(str(error)) from None
-
-
-def lineup(only: tuple[str, ...], draft: str, python: Path, weights: Path | None) -> list[Peer]:
+def lineup(only: tuple[str, ...], draft: str, python: Path) -> list[Peer]:
     """The servers to measure: ours and the peers, those with reduced-scale decoding as rows of their own."""
-    chosen = [ours()]
+    chosen = [ours.peer()]
     for peer in PEERS:
         peer = replace(peer, python=python)
         if not peer.same_artifact:
-            chosen += [peer] if weights else []
+            chosen.append(peer)
             continue
         if draft in ("off", "both"):
             chosen.append(peer)
@@ -73,35 +41,15 @@ def lineup(only: tuple[str, ...], draft: str, python: Path, weights: Path | None
     return [peer for peer in chosen if not only or peer.name in only]
 
 
-def _photos(folder: Path | None) -> dict[str, bytes]:
-    try:
-        return photographs.read(folder)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--photos") from None
-
-
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 
 
 @click.command()
 @click.option(
-    "--artifact",
-    type=_FILE,
-    envvar="PEER_ARTIFACT",
-    help="The .onnx file that all serve, its manifest.json beside it; default: what the service would serve.",
-)
-@click.option(
-    "--weights",
-    type=_FILE,
-    envvar="PEER_WEIGHTS",
-    help="The torch state dict it was made from; without it, flask-torch is left out.",
-)
-@click.option(
     "--photos",
     "folder",
     type=_FOLDER,
-    default=SHARED_PHOTOS if SHARED_PHOTOS.is_dir() else None,
+    default=photos.FOLDER,
     help="A folder of JPEG files; without it, scikit-image's photographs.",
 )
 @click.option("--seconds", type=click.FloatRange(0.5, 300), default=5.0, show_default=True, help="Of each measurement.")
@@ -131,8 +79,6 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     help="The environment made from requirements/bench.txt.",
 )
 def main(
-    artifact: Path | None,
-    weights: Path | None,
     folder: Path | None,
     seconds: float,
     warm_up: float,
@@ -144,38 +90,48 @@ def main(
     python: Path,
 ) -> None:
     """Measure this service and its peers side by side; the last line of stdout is one JSON object."""
-    progress, console = Console(stderr=True), Console(width=120)
+    progress = Console(stderr=True)
     # Servers run in other folders, so paths must be absolute; but an environment's python must stay the link it is.
     python = python.absolute()
+    built = artifacts.ready()
     setting = Setting(
-        artifact=(artifact or stored_artifact()).resolve(),
-        weights=weights.resolve() if weights else None,
-        photos=_photos(folder),
+        artifact=built.file,
+        weights=built.weights,
+        photos=photos.read(folder),
         workers=workers,
         seconds=seconds,
         warm_up=warm_up,
         connections=connections,
     )
-    rows = [Row(peer) for peer in lineup(only, draft, python, setting.weights)]
+    rows = [Row(peer) for peer in lineup(only, draft, python)]
     reference = Reference(setting)
     yardsticks: list[Bare] = []
+
+    def yardstick() -> float:
+        yardsticks.append(bare(setting.artifact, list(setting.photos.values()), seconds, cores()))
+        return yardsticks[-1].images_s
+
+    before = yardstick()
     for number in range(rounds):
         progress.print(f"round {number + 1} of {rounds}")
         for row in random.Random(number).sample(rows, len(rows)):
             if row.failure:
                 continue
             begin = time.monotonic()
-            yardsticks.append(bare(setting.artifact, list(setting.photos.values()), seconds, cores()))
+            points: list[Point] = []
             try:
-                measure(row, setting, reference, yardsticks[-1])
+                points = measure(row, setting, reference)
             except (StartError, ValueError, OSError) as error:
                 row.failure = f"{type(error).__name__}: {error}"
+            after = yardstick()
+            for point in points:
+                point.ratio = 2 * point.result.throughput / (before + after)
+            before = after
             said = row.failure or ", ".join(f"c={c} {points[-1].ratio:.2f}" for c, points in row.points.items())
             progress.print(f"  {row.peer.name}: {said} ({time.monotonic() - begin:.0f} s)", markup=False)
     data = report.summary(rows, yardsticks, setting, rounds)
-    data["versions"] = report.versions(python) if python.exists() else {}
-    report.show(console, data)
-    print(json.dumps(data))
+    data |= {"cores": cores(), "weights": built.origin, "versions": machine.versions(python) if python.exists() else {}}
+    results.finish("compare", data, report.sheets(data), report.goals(data), report.others(data))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,8 @@ class Result:
     ``throughput``: 200s that came within the run. ``goodput``: those within the SLO too. ``late``: answers of any
     status that took longer than the SLO. ``retried``: requests sent again because the server closed an idle
     connection under them. ``lag_p99_ms``: how late the open loop itself sent, by its clock or for want of one of its
-    MAX_CONNECTIONS connections; latencies include it. ``cpu_share``: its use of one core.
+    MAX_CONNECTIONS connections; latencies include it. ``cpu_share``: its use of one core. ``after``: what was
+    sent after the run, which counts in no figure.
     """
 
     loop: str
@@ -64,6 +65,7 @@ class Result:
     lag_p99_ms: float
     cpu_share: float
     samples: list[Sample] = field(repr=False)
+    after: list[Sample] = field(repr=False)
 
     @property
     def failures(self) -> int:
@@ -72,7 +74,7 @@ class Result:
 
     def summary(self) -> dict[str, Any]:
         """The figures without the samples, ready for JSON."""
-        names = [name for name in self.__dataclass_fields__ if name != "samples"]
+        names = [name for name in self.__dataclass_fields__ if name not in ("samples", "after")]
         figures = {name: _rounded(getattr(self, name)) for name in names}
         return figures | {"statuses": {str(status): count for status, count in sorted(self.statuses.items())}}
 
@@ -93,14 +95,23 @@ def open_loop(
     slo_ms: float,
     seed: int,
     headers: dict[str, str] | None = None,
+    then: tuple[float, float] = (0.0, 0.0),
 ) -> Result:
-    """Send ``rate`` requests a second on average for ``seconds``, then wait for the last answers."""
+    """Send ``rate`` requests a second on average for ``seconds``, then wait for the last answers.
+
+    ``then``: a rate and seconds for which to go on without a pause, to see how a server recovers.
+    """
     run = _Run(url, bodies, content_type, headers or {})
     draw = random.Random(seed)
-    gaps = (draw.expovariate(rate) for _ in itertools.count())
-    arrivals = list(itertools.takewhile(lambda at: at < seconds, itertools.accumulate(gaps)))
+    arrivals = _poisson(draw, rate, seconds)
+    arrivals += [seconds + at for at in _poisson(draw, *then)]
     run.go(run.open(arrivals))
     return run.result("open", seconds, rate, slo_ms)
+
+
+def _poisson(draw: random.Random, rate: float, seconds: float) -> list[float]:
+    gaps = (draw.expovariate(rate) if rate else math.inf for _ in itertools.count())
+    return list(itertools.takewhile(lambda at: at < seconds, itertools.accumulate(gaps)))
 
 
 class _Run:
@@ -174,7 +185,8 @@ class _Run:
             client.close()
         waited = time.perf_counter() - self.start
         unanswered = len(arrivals) - len(self.samples)
-        self.samples += [Sample(waited, math.inf, NO_ANSWER)] * unanswered
+        # They were sent at some time before the end: counted at its start, they can't be taken for what came after.
+        self.samples += [Sample(0.0, waited, NO_ANSWER)] * unanswered
 
     async def _ask(self, client: Client, intended: float) -> int:
         request = next(self.requests)
@@ -193,16 +205,19 @@ class _Run:
         return status
 
     def result(self, loop: str, seconds: float, offered: float, slo_ms: float) -> Result:
-        good = [sample for sample in self.samples if sample.status == 200]
+        closed = loop == "closed"
+        samples = [sample for sample in self.samples if closed or sample.start_s < seconds]
+        after = [sample for sample in self.samples if not closed and sample.start_s >= seconds]
+        good = [sample for sample in samples if sample.status == 200]
         latencies = sorted(sample.latency_s * 1000 for sample in good)
         throughput = sum(sample.start_s + sample.latency_s <= seconds for sample in good) / seconds
-        answered = [sample for sample in self.samples if sample.status != NO_ANSWER]
+        answered = [sample for sample in samples if sample.status != NO_ANSWER]
         return Result(
             loop=loop,
             seconds=seconds,
             offered=offered,
             slo_ms=slo_ms,
-            statuses=dict(Counter(sample.status for sample in self.samples)),
+            statuses=dict(Counter(sample.status for sample in samples)),
             throughput=throughput,
             goodput=throughput if math.isinf(slo_ms) else sum(latency <= slo_ms for latency in latencies) / seconds,
             late=sum(sample.latency_s * 1000 > slo_ms for sample in answered),
@@ -213,7 +228,8 @@ class _Run:
             retried=self.retried,
             lag_p99_ms=percentile(sorted(lag * 1000 for lag in self.lags), 99),
             cpu_share=self.cpu_share,
-            samples=self.samples,
+            samples=samples,
+            after=after,
         )
 
 

@@ -6,16 +6,18 @@ import contextlib
 import http.client
 import io
 import json
+import math
 import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.bare import MAX_PIXELS, Bare
+from benchmarks.bare import MAX_PIXELS
 from benchmarks.load import Result, closed
+from benchmarks.ours import Watch
 from benchmarks.peers import ROOT, Peer
-from benchmarks.processes import Memory, Tree, busy_seconds, free_port, serving
+from benchmarks.processes import Memory, Tree, free_port, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,16 +42,16 @@ class Setting:
     connections: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Point:
-    """One measurement. ``ratio``: throughput by the bare loop's just before. ``cpu_ms``: the server's CPU time
-    a request. ``others_cores``: how many cores anything else on the machine took meanwhile.
+    """One measurement. ``ratio``: throughput by the bare loops' before and after. ``cpu_ms``: the server's CPU
+    time a request. ``others_cores``: how many cores anything else on the machine took meanwhile.
     """
 
     result: Result
-    ratio: float
     cpu_ms: float
     others_cores: float
+    ratio: float = math.nan
 
 
 @dataclass
@@ -95,8 +97,8 @@ class Reference:
         return share, None
 
 
-def measure(row: Row, setting: Setting, reference: Reference, yardstick: Bare) -> None:
-    """Measure ``row``'s server with each number of connections.
+def measure(row: Row, setting: Setting, reference: Reference) -> list[Point]:
+    """Measure ``row``'s server with each number of connections: the new points, whose ratio is still to be set.
 
     Raises StartError, ValueError or OSError where the server can't be measured.
     """
@@ -127,26 +129,23 @@ def measure(row: Row, setting: Setting, reference: Reference, yardstick: Bare) -
             if row.agreement is None:
                 row.agreement, row.failure = reference.check(peer, ask(peer, port, setting.photos.values()))
                 if row.failure:
-                    return
-            for connections in setting.connections:
-                point = load(tree, url, bodies, content_type, connections, setting.seconds, yardstick)
-                row.points.setdefault(connections, []).append(point)
+                    return []
+            points = [
+                load(tree, url, bodies, content_type, connections, setting.seconds)
+                for connections in setting.connections
+            ]
             row.memory.append(tree.memory())
+    for connections, point in zip(setting.connections, points, strict=True):
+        row.points.setdefault(connections, []).append(point)
+    return points
 
 
-def load(
-    tree: Tree, url: str, bodies: list[bytes], content_type: str, connections: int, seconds: float, yardstick: Bare
-) -> Point:
+def load(tree: Tree, url: str, bodies: list[bytes], content_type: str, connections: int, seconds: float) -> Point:
     """One closed loop, with what it cost the server."""
-    wall, busy, cpu = time.perf_counter(), busy_seconds(), tree.cpu_seconds()
+    watch = Watch(tree)
     result = closed(url, bodies, content_type, connections, seconds)
-    wall, busy, cpu = time.perf_counter() - wall, busy_seconds() - busy, tree.cpu_seconds() - cpu
-    return Point(
-        result=result,
-        ratio=result.throughput / yardstick.images_s,
-        cpu_ms=cpu / max(1, sum(result.statuses.values())) * 1000,
-        others_cores=max(0.0, (busy - cpu) / wall - result.cpu_share),
-    )
+    cpu, others = watch.stop()
+    return Point(result=result, cpu_ms=1e3 * cpu / max(1, sum(result.statuses.values())), others_cores=others)
 
 
 def ask(peer: Peer, port: int, photos: Iterable[bytes]) -> list[int]:

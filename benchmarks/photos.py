@@ -5,6 +5,11 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+from benchmarks.peers import ROOT
+
+_SHARED = ROOT.parent / "shared" / "images" / "photos"
+# Photographs that lie beside the repository, where there are any; else scikit-image's.
+FOLDER = _SHARED if _SHARED.is_dir() else None
 # Camera photographs that scikit-image carries in its package; the rest of its pictures are scans and test charts.
 _PACKAGED = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
 

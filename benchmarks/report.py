@@ -1,28 +1,19 @@
-"""What a comparison measured: as data for its line of JSON, and as tables."""
+"""What a comparison measured: as data for its line of JSON, as tables, and against its goals."""
 
 from __future__ import annotations
 
-import datetime
-import json
-import platform
 import statistics
-import subprocess
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
-from benchmarks.bare import Bare, cores
+from benchmarks.results import Goal, Sheet, at_least, at_most
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from benchmarks.bare import Bare
     from benchmarks.measure import Row, Setting
 
-PACKAGES = ("bentoml", "fastapi", "uvicorn", "litserve", "mosec", "flask", "gunicorn", "torch", "onnxruntime", "pillow")
-# Where anything else takes this share of a core, the figures are not this benchmark's own.
-DISTURBED_CORES = 0.1
+OURS = "resnet18"
+TUTORIAL = "flask-torch"
 
 
 def summary(rows: list[Row], yardsticks: list[Bare], setting: Setting, rounds: int) -> dict[str, Any]:
@@ -38,8 +29,6 @@ def summary(rows: list[Row], yardsticks: list[Bare], setting: Setting, rounds: i
         entry["load"] = [_figures(row, connections) for connections in row.points]
         servers.append(entry)
     return {
-        "benchmark": "compare",
-        **machine(),
         "artifact": setting.artifact.name,
         "photos": len(setting.photos),
         "mean_photo_kb": round(statistics.mean(len(photo) for photo in setting.photos.values()) / 1000, 1),
@@ -87,65 +76,71 @@ def _median(values: list[float], digits: int) -> float | None:
     return round(statistics.median(known), digits) if known else None
 
 
-def show(console: Console, data: dict[str, Any]) -> None:
-    """Print a summary as tables."""
+def sheets(data: dict[str, Any]) -> list[Sheet]:
+    """A summary as tables."""
     one = data["bare"]
-    console.print(
-        f"Bare loop: {one['images_s']:.1f} images/s ({one['images_s_min']:.1f} to {one['images_s_max']:.1f}); "
-        f"one image: decode {one['decode_ms']:.2f} ms, inference {one['inference_ms']:.2f} ms"
-    )
-    figures = ("throughput", "ratio", "ratio_min", "ratio_max", "p50_ms", "p95_ms", "p99_ms", "cpu_ms_per_request")
-    titles = ("req/s", "ratio", "min", "max", "p50 ms", "p95 ms", "p99 ms", "CPU ms")
-    table = Table("c", "server", title="c connections; ratio to the bare loop run just before; medians of the rounds")
-    for title in (*titles, "not 200"):
-        table.add_column(title, justify="right", no_wrap=True)
     loads = [(load, server["name"]) for server in data["servers"] for load in server["load"]]
     loads.sort(key=lambda pair: (pair[0]["connections"], -pair[0]["ratio"]))
-    for index, (load, name) in enumerate(loads):
-        values = ["-" if load[key] is None else f"{load[key]:.{2 if 'ratio' in key else 1}f}" for key in figures]
-        failures = sum(count for status, count in load["statuses"].items() if status != "200")
-        last = index + 1 == len(loads) or loads[index + 1][0]["connections"] != load["connections"]
-        table.add_row(str(load["connections"]), name, *values, str(failures), end_section=last)
-    console.print(table)
-    table = Table(title="Memory after the load, and agreement with the artifact's top-1")
-    for title in ("server", "processes", "RSS MB", "PSS MB", "top-1", "remark"):
-        table.add_column(title, justify="left" if title in ("server", "remark") else "right")
-    for server in data["servers"]:
-        values = [str(server.get(key, "")) for key in ("processes", "rss_mb", "pss_mb")]
-        agreement = server["top1_agreement"]
-        top1 = "" if agreement is None else f"{agreement:.0%}"
-        table.add_row(server["name"], *values, top1, server["failure"] or "")
-    console.print(table)
-    disturbed = sum(load["others_cores"] > DISTURBED_CORES for load, _ in loads)
-    if disturbed or one["cpu_share_min"] < 1 - DISTURBED_CORES:
-        console.print(
-            f"Caution: something else used more than {DISTURBED_CORES} cores during {disturbed} of {len(loads)} "
-            f"measurements, and left the bare loop {one['cpu_share_min']:.0%} of its cores at worst; "
-            "run this again on a machine at rest."
-        )
+    figures = ("throughput", "ratio", "ratio_min", "ratio_max", "p50_ms", "p95_ms", "p99_ms", "cpu_ms_per_request")
+    return [
+        Sheet(
+            "Bare loop: decode and inference in one process a core, nothing else",
+            ("images/s", "min", "max", "decode ms", "inference ms"),
+            [[one[key] for key in ("images_s", "images_s_min", "images_s_max", "decode_ms", "inference_ms")]],
+        ),
+        Sheet(
+            "Closed loop of c connections; ratio to the bare loops just before and after; medians of the rounds",
+            ("c", "server", "req/s", "ratio", "min", "max", "p50 ms", "p95 ms", "p99 ms", "CPU ms", "not 200"),
+            [
+                [load["connections"], name, *(load[key] for key in figures), _failures(load["statuses"])]
+                for load, name in loads
+            ],
+        ),
+        Sheet(
+            "Memory after the load, and agreement with the artifact's top-1",
+            ("server", "processes", "RSS MB", "PSS MB", "top-1", "remark"),
+            [
+                [
+                    *(server.get(key) for key in ("name", "processes", "rss_mb", "pss_mb", "top1_agreement")),
+                    server["failure"] or "",
+                ]
+                for server in data["servers"]
+            ],
+        ),
+    ]
 
 
-def machine() -> dict[str, Any]:
-    """Date, processor, cores and Python, as every benchmark's JSON gives them."""
-    name = platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            name = line.partition(":")[2].strip()
-            break
-    return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "cpu": name,
-        "cores": cores(),
-        "python": platform.python_version(),
-    }
+def goals(data: dict[str, Any]) -> list[Goal]:
+    """What the comparison promises: medians of ratios, each to the bare loops just before and after."""
+    by_name = {server["name"]: {load["connections"]: load for load in server["load"]} for server in data["servers"]}
+    ours, tutorial = by_name.get(OURS, {}), by_name.get(TUTORIAL, {})
+    found = [at_least(f"throughput to bare at c={c}", _get(ours, c, "ratio"), 0.95) for c in (8, 32)]
+    for connections in sorted({c for loads in by_name.values() for c in loads}):
+        peers = {name: _get(loads, connections, "ratio") for name, loads in by_name.items() if name != OURS}
+        known = {name: ratio for name, ratio in peers.items() if ratio}
+        own = _get(ours, connections, "ratio")
+        if known and own:
+            best = max(known, key=lambda name: known[name])
+            found.append(at_least(f"throughput to the best peer ({best}) at c={connections}", own / known[best], 1.0))
+    p50, p99 = _get(ours, 32, "p50_ms"), _get(ours, 32, "p99_ms")
+    found.append(at_most("p99 to p50 at c=32", p99 / p50 if p50 and p99 else None, 2.0))
+    for connections in (8, 32):
+        own, theirs = _get(ours, connections, "ratio"), _get(tutorial, connections, "ratio")
+        times = own / theirs if own and theirs else None
+        found.append(at_least(f"throughput to the Flask tutorial at c={connections}", times, 6.0))
+    return found
 
 
-def versions(python: Path) -> dict[str, str]:
-    """The versions of PACKAGES in the environment of an interpreter."""
-    code = (
-        "import json, sys\nfrom importlib.metadata import distributions\n"
-        "print(json.dumps({d.name.lower(): d.version for d in distributions() if d.name.lower() in sys.argv[1:]}))"
-    )
-    done = subprocess.run([python, "-c", code, *PACKAGES], capture_output=True, text=True, timeout=60, check=True)
-    found: dict[str, str] = json.loads(done.stdout)
-    return dict(sorted(found.items()))
+def others(data: dict[str, Any]) -> float:
+    """The cores that anything else took, at the worst measurement."""
+    taken = [load["others_cores"] for server in data["servers"] for load in server["load"]]
+    return float(max([*taken, data["cores"] * (1 - data["bare"]["cpu_share_min"])]))
+
+
+def _get(loads: dict[int, dict[str, Any]], connections: int, key: str) -> float | None:
+    value: float | None = loads.get(connections, {}).get(key)
+    return value
+
+
+def _failures(statuses: dict[str, int]) -> int:
+    return sum(count for status, count in statuses.items() if status != "200")

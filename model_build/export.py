@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 OPSET = 17
 # Part of every artifact's version: raise it when what is exported changes though its inputs do not.
-REVISION = 1
+REVISION = 2
 SUPPORTED = {
     "onnx": ("fp32", "int8", "fp16"),
     "torchscript": ("fp32", "bf16", "fp16"),
@@ -63,8 +63,7 @@ def export(checkpoint: Checkpoint, runtime: str, precision: str, folder: Path, c
 def _torchscript(module: Contract, example: torch.Tensor, precision: str, path: Path) -> Path:
     if precision == "fp16":
         module, example = module.cuda(), example.cuda()
-    if precision == "bf16":
-        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     traced: Any = torch.jit.trace(module, example, check_trace=False)
     torch.jit.freeze(traced).save(str(path))
     return path

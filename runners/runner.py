@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from runners.batching import Batch
 
 Run = Callable[[list[Any]], Sequence[Any]]
-# The share of the SLO kept for what happens outside the batcher: reading the body and writing the reply.
-MARGIN = 0.05
+# The share of the SLO kept for what happens outside the batcher: the event loop's turns and writing the reply.
+MARGIN = 0.1
 
 
 @dataclass(slots=True)

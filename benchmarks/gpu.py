@@ -1,0 +1,184 @@
+"""`python -m benchmarks.gpu` (`make bench-gpu`): what a batch costs on this machine's first GPU, and the service there.
+
+Both runtimes in fp32 and fp16, batches of 1 to 256: α and β of ℓ(b) = α·b + β, throughput, the offline optimum. Then
+the service in its dedicated placement under Poisson load. Without a GPU it says so and ends with status 1.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from benchmarks import artifact, ours, photos, results
+from benchmarks.bare import bare, cores
+from benchmarks.load import closed, open_loop
+from benchmarks.results import Goal, Sheet, at_least
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from runners.backends import Backend
+
+PAIRS = tuple((runtime, precision) for runtime in ("onnx", "torchscript") for precision in ("fp32", "fp16"))
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SLO_MS = 100
+SHARES = (0.5, 0.7, 0.8, 0.9, 1.0, 1.2)
+WARM_UP_SECONDS = 5.0
+
+
+def gpu_name() -> str:
+    """The first GPU's name. Raises ClickException where there is none that can be used."""
+    import pynvml
+
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        raise click.ClickException("no GPU: CUDA_VISIBLE_DEVICES hides them all")
+    try:
+        pynvml.nvmlInit()
+        if pynvml.nvmlDeviceGetCount() == 0:
+            raise click.ClickException("no GPU: the NVIDIA driver sees none")
+        name = pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0))
+    except pynvml.NVMLError as error:
+        raise click.ClickException(f"no GPU: {error}; this benchmark needs an NVIDIA one") from None
+    import torch
+
+    if not torch.cuda.is_available():
+        raise click.ClickException(f"torch {torch.__version__} can't use the {name}: install requirements/gpu.txt")
+    return str(name)
+
+
+def batch_seconds(backend: Backend, size: int, batches: Sequence[int], rounds: int) -> dict[int, float]:
+    """Median seconds of a batch, copies to and from the GPU included, by batch size; in interleaved rounds."""
+    import numpy as np
+
+    draw = np.random.default_rng(0)
+    pixels = {batch: draw.integers(0, 256, (batch, size, size, 3), np.uint8) for batch in batches}
+    took: dict[int, list[float]] = {batch: [] for batch in batches}
+    for number in range(rounds + 3):
+        for batch, images in pixels.items():
+            begin = time.perf_counter()
+            backend.infer(images)
+            if number >= 3:  # kernels are chosen in the first calls of a shape
+                took[batch].append(time.perf_counter() - begin)
+    return {batch: statistics.median(values) for batch, values in took.items()}
+
+
+def fit(seconds: Mapping[int, float]) -> tuple[float, float]:
+    """α and β in ms of seconds = α·batch + β, by least squares of relative errors: a large batch must not rule."""
+    weights = {batch: 1 / took**2 for batch, took in seconds.items()}
+    total = sum(weights.values())
+    mean_batch = sum(weights[batch] * batch for batch in seconds) / total
+    mean_took = sum(weights[batch] * took for batch, took in seconds.items()) / total
+    covariance = sum(weights[b] * (b - mean_batch) * (took - mean_took) for b, took in seconds.items())
+    alpha = covariance / sum(weights[batch] * (batch - mean_batch) ** 2 for batch in seconds)
+    return 1e3 * alpha, 1e3 * (mean_took - alpha * mean_batch)
+
+
+def optimum(seconds: Mapping[int, float], slo_ms: float) -> tuple[int, float]:
+    """The batch and its images a second that are best of those where two batches fit into the SLO: one may run."""
+    fitting = {batch: took for batch, took in seconds.items() if 2e3 * took <= slo_ms} or {1: seconds[1]}
+    best = max(fitting, key=lambda batch: batch / fitting[batch])
+    return best, best / fitting[best]
+
+
+def costs(rounds: int) -> list[dict[str, Any]]:
+    """What batches cost with each runtime and precision."""
+    from classifier.manifest import load
+    from runners import backends
+
+    rows = []
+    for runtime, precision in PAIRS:
+        folder = artifact.stored(runtime, precision).parent
+        manifest = load(folder)
+        backend = backends.load(folder, manifest, "cuda:0")
+        seconds = batch_seconds(backend, manifest.size, BATCHES, rounds)
+        alpha, beta = fit(seconds)
+        best, rate = optimum(seconds, SLO_MS)
+        rows.append(
+            {
+                "runtime": runtime,
+                "precision": precision,
+                "alpha_ms": alpha,
+                "beta_ms": beta,
+                "batch_ms": {str(batch): 1e3 * took for batch, took in seconds.items()},
+                "images_s": {str(batch): batch / took for batch, took in seconds.items()},
+                "offline_images_s": max(batch / took for batch, took in seconds.items()),
+                "slo_batch": best,
+                "slo_images_s": rate,
+            }
+        )
+    return rows
+
+
+def serve(row: dict[str, Any], decode_rate: float, seconds: float) -> list[dict[str, Any]]:
+    """The service under Poisson load, at shares of what the GPU and the cores that decode allow."""
+    bodies = list(photos.read(photos.FOLDER).values())
+    limit = min(row["slo_images_s"], decode_rate)
+    settings = {"runtime": row["runtime"], "precision": row["precision"], "device": "cuda:0"}
+    points = []
+    with ours.running(
+        placement="dedicated", workers=cores(), threads=1, slo_ms=SLO_MS, max_batch=256, **settings
+    ) as on:
+        closed(on.url, bodies, ours.JPEG, 64, WARM_UP_SECONDS)
+        for number, share in enumerate(SHARES):
+            watch = ours.Watch(on.tree)
+            result = open_loop(on.url, bodies, ours.JPEG, share * limit, seconds, SLO_MS, number)
+            others = watch.stop()[1]
+            batcher = on.model()["runner"]["batcher"]
+            summary = result.summary()
+            points.append({"share": share, "limit": limit, "others_cores": others, "batcher": batcher, **summary})
+    return points
+
+
+def _sheets(name: str, rows: list[dict[str, Any]], points: list[dict[str, Any]], served: str) -> list[Sheet]:
+    keys = ("runtime", "precision", "alpha_ms", "beta_ms")
+    load_keys = ("offered", "goodput", "p50_ms", "p99_ms", "late", "lag_p99_ms", "cpu_share")
+    return [
+        Sheet(
+            f"{name}: ℓ(b) = α·b + β, images a second by batch; at {SLO_MS} ms: the best batch that fits twice",
+            ("runtime", "precision", "α ms", "β ms", *(f"b={b}" for b in BATCHES), "offline", f"at {SLO_MS} ms"),
+            [
+                [*(row[key] for key in keys), *row["images_s"].values(), row["offline_images_s"], row["slo_images_s"]]
+                for row in rows
+            ],
+        ),
+        Sheet(
+            f"The service, {served}, dedicated placement, Poisson load, SLO {SLO_MS} ms",
+            ("share", "req/s", "goodput", "p50 ms", "p99 ms", "late", "lag ms", "gen CPU", "statuses"),
+            [
+                [
+                    point["share"],
+                    *(point[key] for key in load_keys),
+                    " ".join(f"{status}:{count}" for status, count in point["statuses"].items()),
+                ]
+                for point in points
+            ],
+        ),
+    ]
+
+
+def _goals(points: list[dict[str, Any]]) -> list[Goal]:
+    best = max(point["goodput"] / point["limit"] for point in points)
+    return [at_least(f"goodput within {SLO_MS} ms to what GPU and decoding cores allow", best, 0.85)]
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="A smoke test: few batches, short loads.")
+def main(quick: bool) -> None:
+    """Measure batches and the service on a GPU; the last line of stdout is one JSON object."""
+    name = gpu_name()
+    built = artifact.ready("fp32,fp16")
+    rows = costs(5 if quick else 30)
+    decode_ms = bare(built.file, list(photos.read(photos.FOLDER).values()), 2.0, cores()).decode_ms
+    best = max(rows, key=lambda row: float(row["slo_images_s"]))
+    points = serve(best, 1e3 / decode_ms * cores(), 3.0 if quick else 10.0)
+    data = {"gpu": name, "weights": built.origin, "decode_ms": decode_ms, "costs": rows, "service": points}
+    sheets = _sheets(name, rows, points, f"{best['runtime']} {best['precision']}")
+    results.finish("gpu", data, sheets, _goals(points), max(point["others_cores"] for point in points))
+
+
+if __name__ == "__main__":
+    main()

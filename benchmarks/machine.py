@@ -1,0 +1,54 @@
+"""What a benchmark ran on: the machine, the versions, this repository's revision."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from benchmarks.bare import cores
+from benchmarks.peers import ROOT
+
+PACKAGES = ("bentoml", "fastapi", "uvicorn", "litserve", "mosec", "flask", "gunicorn", "torch", "onnxruntime", "pillow")
+# Where anything else takes this share of a core, the figures are not this benchmark's own.
+DISTURBED_CORES = 0.1
+
+
+def machine() -> dict[str, Any]:
+    """Date, processor, cores and Python, as every benchmark's JSON gives them."""
+    name = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            name = line.partition(":")[2].strip()
+            break
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "cpu": name,
+        "cores": cores(),
+        "python": platform.python_version(),
+    }
+
+
+def versions(python: Path) -> dict[str, str]:
+    """The versions of PACKAGES in the environment of an interpreter."""
+    code = (
+        "import json, sys\nfrom importlib.metadata import distributions\n"
+        "print(json.dumps({d.name.lower(): d.version for d in distributions() if d.name.lower() in sys.argv[1:]}))"
+    )
+    done = subprocess.run([python, "-c", code, *PACKAGES], capture_output=True, text=True, timeout=60, check=True)
+    found: dict[str, str] = json.loads(done.stdout)
+    return dict(sorted(found.items()))
+
+
+def revision() -> str:
+    """The git revision of this repository, "unknown" outside one."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, timeout=10
+        )
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
