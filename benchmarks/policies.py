@@ -22,16 +22,19 @@ WAIT = (None, math.inf)
 
 
 class Ours:
-    """runners.batching.Batcher as the runner drives it; the warm-up has measured batches of 1, 2, 4 … max_batch."""
+    """runners.batching.Batcher as the runner drives it. It has no knob.
 
-    def __init__(self, backend: Backend, slo: float, devices: int = 1) -> None:
+    The warm-up has measured batches of 1, 2, 4 … max_batch, ``wrong`` times what they take.
+    """
+
+    def __init__(self, backend: Backend, slo: float, devices: int = 1, *, wrong: float = 1.0) -> None:
         sizes = [2**power for power in range(backend.max_batch.bit_length()) if 2**power <= backend.max_batch]
-        cost = CostModel({size: backend.seconds(size) for size in sizes})
+        cost = CostModel({size: wrong * backend.seconds(size) for size in sizes})
         self.batcher = Batcher(
             cost, slo=slo, max_batch=backend.max_batch, max_queue=16 * backend.max_batch, devices=devices
         )
         self.slo = slo
-        self._running: deque[Batch] = deque()
+        self._running: dict[int, Batch] = {}
 
     def arrive(self, arrival: float) -> None:
         """See Policy."""
@@ -42,18 +45,13 @@ class Ours:
         batch, _ = self.batcher.next(now)
         if batch is None:
             return WAIT
-        self._running.append(batch)
-        return [job.arrival for job in batch.jobs], math.inf
+        arrivals = [job.arrival for job in batch.jobs]
+        self._running[id(arrivals)] = batch
+        return arrivals, math.inf
 
-    def done(self, images: int, seconds: float, now: float) -> None:
+    def done(self, batch: Sequence[float], seconds: float, now: float) -> None:
         """See Policy."""
-        for batch in self._running:
-            if len(batch.jobs) == images and abs(batch.start + seconds - now) < 1e-9:
-                break
-        else:
-            raise AssertionError
-        self._running.remove(batch)
-        self.batcher.done(batch, now)
+        self.batcher.done(self._running.pop(id(batch)), now)
 
 
 class _Queue:
@@ -64,7 +62,7 @@ class _Queue:
         """See Policy."""
         self.queue.append(arrival)
 
-    def done(self, images: int, seconds: float, now: float) -> None:
+    def done(self, batch: Sequence[float], seconds: float, now: float) -> None:
         """See Policy."""
 
     def take(self, most: int) -> list[float]:
@@ -115,7 +113,8 @@ class Aimd(_Queue):
     """Clipper's adaptive batching (Crankshaw et al., NSDI 2017, section 4.3.1).
 
     The largest batch grows by one while full batches stay within ``objective`` seconds, and shrinks by a tenth when one
-    doesn't. Requests whose deadline has passed are not run (ModelQueue::remove_tasks_with_elapsed_deadlines).
+    doesn't. Requests whose deadline has passed are not run, but those are that will be late (ModelQueue's
+    remove_tasks_with_elapsed_deadlines() in Clipper's task_executor.hpp): in overload, nearly all of them.
     """
 
     def __init__(self, max_batch: int, slo: float, objective: float) -> None:
@@ -130,11 +129,11 @@ class Aimd(_Queue):
             queue.popleft()
         return (self.take(int(self._batch)), math.inf) if queue else WAIT
 
-    def done(self, images: int, seconds: float, now: float) -> None:
+    def done(self, batch: Sequence[float], seconds: float, now: float) -> None:
         """See Policy."""
         if seconds > self._objective:
             self._batch = max(1.0, 0.9 * self._batch)
-        elif images >= int(self._batch):
+        elif len(batch) >= int(self._batch):
             self._batch = min(float(self._max_batch), self._batch + 1)
 
 
@@ -183,13 +182,13 @@ class Cork(_Queue):
             return WAIT
         return self._train(now) if self._stage < len(self.TRAINING) else self._control(now)
 
-    def done(self, images: int, seconds: float, now: float) -> None:
+    def done(self, batch: Sequence[float], seconds: float, now: float) -> None:
         """Optimizer.log_outbound()."""
         if self._logged <= 6:
             self._logged += 1
             if self._logged <= 2:
                 return
-        self._samples.append((images, seconds, self._waited))
+        self._samples.append((len(batch), seconds, self._waited))
         tokens = min(self._tokens + (now - self._refreshed_at) / 5, 1)
         if tokens >= 1:
             self._tokens, self._refreshed_at = tokens - 1, now
@@ -256,7 +255,7 @@ class Cork(_Queue):
         self._phase = None
         return WAIT
 
-    def _dispatch(self, now: float, *, training: bool) -> tuple[Sequence[float], float]:
+    def _dispatch(self, now: float, *, training: bool) -> tuple[list[float], float]:
         self._waited = 0.0 if training else now - self.queue[0]
         batch = self.take(self._max_batch)
         self._locked = True

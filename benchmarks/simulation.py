@@ -54,8 +54,8 @@ class Policy(Protocol):
     def next(self, now: float) -> tuple[Sequence[float] | None, float]:
         """What an idle device shall run now, or None, and then the time to ask again unless something happens."""
 
-    def done(self, images: int, seconds: float, now: float) -> None:
-        """A device has finished a batch. Called before it is offered to ``next``."""
+    def done(self, batch: Sequence[float], seconds: float, now: float) -> None:
+        """A device has finished what ``next`` gave it. Called before it is offered to ``next`` again."""
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,16 @@ def simulate(
     times: list[float] = [*arrivals.tolist(), math.inf]
     starts: list[float] = []
     finishes: list[float] = []
-    running: list[tuple[float, int, float]] = []
+    running: list[tuple[float, int, float, Sequence[float]]] = []
     came, batches, idle, wake = 0, 0, devices, math.inf
     while True:
         arrival, finish = times[came], running[0][0] if running else math.inf
         if finish <= arrival and finish <= wake:
             if finish == math.inf:
                 break
-            now, images, seconds = heapq.heappop(running)
+            now, _, seconds, finished = heapq.heappop(running)
             idle += 1
-            policy.done(images, seconds, now)
+            policy.done(finished, seconds, now)
         elif arrival <= wake:
             now = arrival
             came += 1
@@ -102,7 +102,7 @@ def simulate(
             seconds = backend.seconds(len(batch)) * noise[batches]
             batches += 1
             idle -= 1
-            heapq.heappush(running, (now + seconds, len(batch), seconds))
+            heapq.heappush(running, (now + seconds, batches, seconds, batch))
             starts += batch
             finishes += [now + seconds] * len(batch)
         else:
@@ -120,7 +120,7 @@ def _result(
     good = int(np.count_nonzero(latencies <= slo))
     p50, p99 = np.quantile(latencies, [0.5, 0.99]) if len(latencies) else (math.nan, math.nan)
     return Result(
-        goodput=good / (arrivals[-1] - first),
+        goodput=good / float(arrivals[-1] - first),
         p50=float(p50),
         p99=float(p99),
         late=(len(latencies) - good) / count,
@@ -160,8 +160,10 @@ def mmpp(rate: float, count: int, slo: float, seed: int) -> NDArray[np.float64]:
     return times
 
 
-def optimum(arrivals: NDArray[np.float64], backend: Backend, slo: float) -> float:
-    """Goodput of the best schedule of one device that knows all arrivals after LEARNING, with noiseless batches.
+def optimum(arrivals: NDArray[np.float64], backend: Backend, slo: float, *, learning: float = LEARNING) -> int:
+    """How many the best schedule of one device serves in time that knows all arrivals, of those after ``learning``.
+
+    Its batches take exactly ℓ(b).
 
     With equal SLOs and ℓ increasing, some best schedule runs batches in arrival order, each of consecutive requests:
     exchanging two requests of two batches into arrival order keeps both in time, and a request that is left out amid a
@@ -173,7 +175,7 @@ def optimum(arrivals: NDArray[np.float64], backend: Backend, slo: float) -> floa
     Of the states that are done when the next request comes, only the one with the fewest left out can matter, and of
     all states at most those between it and the fewest possible: the window of s that is kept.
     """
-    arrivals = arrivals[int(LEARNING * len(arrivals)) :]
+    arrivals = arrivals[int(learning * len(arrivals)) :]
     count = len(arrivals)
     largest = max(1, min(backend.max_batch, int((slo - backend.beta) / backend.alpha + 1e-9)))
     times, cost = arrivals.tolist(), backend.alpha * np.arange(largest, 0, -1)[:, None] + backend.beta
@@ -208,4 +210,4 @@ def optimum(arrivals: NDArray[np.float64], backend: Backend, slo: float) -> floa
             copy[windows[row]] = np.inf
             copy[low:high] = states[fewest : most + 1]
         windows[row] = slice(low, high)
-    return (count - low) / (times[-1] - times[0])
+    return count - low

@@ -133,6 +133,13 @@ class Pump:
                     self.batcher.cancel(job)
             raise
 
+    def refuse(self, deadline: float) -> None:
+        """Raise what ``infer`` would raise for one payload of ``deadline``, before there is a payload."""
+        with self._changed:
+            refusal = self.batcher.refuse(1, deadline, time.monotonic())
+        if refusal is not None:
+            raise overloaded(refusal.reason, refusal.retry_after)
+
     def stop(self) -> None:
         """Refuse what comes from now on, finish what was admitted, and end the threads."""
         with self._changed:
@@ -168,11 +175,12 @@ class Pump:
 
     def _work(self) -> None:
         done: Batch | None = None
+        whole = True
         while True:
             with self._changed:
                 now = time.monotonic()
                 if done is not None:
-                    self.batcher.done(done, now)
+                    self.batcher.done(done, now, learn=whole)
                     for observe in self.observers:
                         observe(done, now)
                 batch, expired = self.batcher.next(now)
@@ -181,29 +189,31 @@ class Pump:
                         return
                     self._changed.wait()
                     batch, expired = self.batcher.next(time.monotonic())
+                backlog = self.batcher.backlog(now) if expired else 0.0
             for job in expired:
-                _settle(job, overloaded("expired", self.batcher.cost.expected(self.batcher.batch)))
+                _settle(job, overloaded("expired", backlog))
             if batch is not None:
-                for job, result in zip(batch.jobs, self._results([job.payload[2] for job in batch.jobs]), strict=True):
+                results, whole = self._results([job.payload[2] for job in batch.jobs])
+                for job, result in zip(batch.jobs, results, strict=True):
                     if isinstance(result, Outcome):
                         result.queue_ms = 1e3 * (batch.start - job.arrival)
                     _settle(job, result)
             done = batch
 
-    def _results(self, payloads: list[Any]) -> Sequence[Any]:
-        """A result for each payload; where a batch fails as a whole, its images are tried one by one, once."""
+    def _results(self, payloads: list[Any]) -> tuple[Sequence[Any], bool]:
+        """A result for each payload, and whether one run gave them all: else each was tried alone, once."""
         try:
-            return self._checked(payloads)
+            return self._checked(payloads), True
         except Exception as error:
             if len(payloads) == 1:
-                return [error]
+                return [error], False
         results: list[Any] = []
         for payload in payloads:
             try:
                 results += self._checked([payload])
             except Exception as error:
                 results.append(error)
-        return results
+        return results, False
 
     def _checked(self, payloads: list[Any]) -> Sequence[Any]:
         results = self._run(payloads)

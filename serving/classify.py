@@ -75,6 +75,8 @@ class Classifier:
         return replies.json_response(body | {"model": self._model, "timing_ms": timing.body()}, timing)
 
     async def _one(self, request: Request, timing: Timing) -> tuple[dict[str, Any], int, float]:
+        # Under overload a body that would be refused is not worth its reading.
+        self._placement.refuse(time.monotonic() + self._time_allowed(request))
         sent = await upload.read(request, name="image", max_bytes=self._settings.max_body_bytes, max_images=1)
         # The SLO is of the service: a client's slow upload is not held against its own deadline.
         arrival = time.monotonic()
@@ -85,6 +87,7 @@ class Classifier:
         return {"predictions": self._labels.top(result.probabilities, top_k)}, 1, arrival
 
     async def _many(self, request: Request, timing: Timing) -> tuple[dict[str, Any], int, float]:
+        self._placement.refuse(time.monotonic() + self._time_allowed(request))
         sent = await upload.read(
             request, name="images", max_bytes=self._settings.max_body_bytes, max_images=self._settings.max_images
         )

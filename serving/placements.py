@@ -39,6 +39,10 @@ class Placement(Protocol):
         """
         ...
 
+    def refuse(self, deadline: float) -> None:
+        """Raise ClassifierError if it is known already that an image of ``deadline`` would not be taken."""
+        ...
+
     async def is_ready(self) -> bool:
         """Whether images would be answered now."""
         ...
@@ -74,6 +78,10 @@ class Inline:
             return await self._pump.infer(images, deadline)
         return await self._pool.infer(images, lambda decoded: self._pump.infer(decoded, deadline))
 
+    def refuse(self, deadline: float) -> None:
+        """See Placement."""
+        self._pump.refuse(deadline)
+
     async def is_ready(self) -> bool:
         """See Placement."""
         return self._pump.alive()
@@ -100,6 +108,9 @@ class Dedicated:
     async def infer(self, images: list[bytes], deadline: float) -> list[Outcome | Exception]:
         """See Placement."""
         return await self._pool.infer(images, lambda decoded: self._client.infer(decoded, deadline))
+
+    def refuse(self, deadline: float) -> None:
+        """See Placement. Only the runner knows, and it sees pixels alone."""
 
     async def is_ready(self) -> bool:
         """See Placement."""
