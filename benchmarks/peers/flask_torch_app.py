@@ -1,6 +1,7 @@
 """The recipe of most tutorials: Flask, eager float32 torch, torchvision's transforms, gunicorn's plain workers.
 
-Kinder than most of them: no gradients, and one thread a worker where torch would start one for each core.
+Kinder than most of them: no gradients. Torch starts a thread for each core in each worker, as it does where nobody
+tells it otherwise; ``PEER_TORCH_THREADS=1`` tells it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ app = Flask(__name__)
 manifest = json.loads((Path(os.environ["PEER_ARTIFACT"]).parent / "manifest.json").read_text(encoding="utf-8"))
 labels = manifest["labels"]["en"]
 
-torch.set_num_threads(1)
+if "PEER_TORCH_THREADS" in os.environ:
+    torch.set_num_threads(int(os.environ["PEER_TORCH_THREADS"]))
 model = torchvision.models.resnet18(num_classes=len(labels))
 model.load_state_dict(torch.load(os.environ["PEER_WEIGHTS"], map_location="cpu", weights_only=True))
 model.eval()
