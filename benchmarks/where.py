@@ -75,6 +75,9 @@ class _Pool:
             if not future.cancelled():
                 future.set_result(pickle.loads(answer))
 
+    def refuse(self, deadline: float) -> None:
+        """Take everything."""
+
     async def infer(self, images: list[bytes], deadline: float) -> list[Outcome | Exception]:
         """The answers to ``images``; the prototype knows no deadlines."""
         loop = asyncio.get_running_loop()
