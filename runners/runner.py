@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Run = Callable[[list[Any]], Sequence[Any]]
 # The share of the SLO kept for what happens outside the batcher: the event loop's turns and writing the reply.
-MARGIN = 0.1
+MARGIN = 0.15
 
 
 @dataclass(slots=True)

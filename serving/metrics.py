@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from prometheus_client import Counter
+
     from classifier.errors import ClassifierError
     from runners.batching import Batch
     from runners.runner import Pump
@@ -28,6 +30,8 @@ class RequestMetrics:
         self._images = Counter("resnet18_images_total", "Images by outcome: ok or an error code", ["outcome"])
         self._refused = Counter("resnet18_refused_total", "Requests answered with 429, by reason", ["reason"])
         self._ok = self._images.labels("ok")
+        self._by_code: dict[str, Counter] = {}
+        self._by_reason: dict[str, Counter] = {}
         stages = Histogram("resnet18_stage_seconds", "Seconds a request spent in a stage", ["stage"], buckets=_SECONDS)
         self._stages = {stage: stages.labels(stage) for stage in ("decode", "queue", "inference", "total")}
 
@@ -41,9 +45,16 @@ class RequestMetrics:
     def failed(self, error: ClassifierError | str, images: int = 1) -> None:
         """Count ``images`` answered with ``error``, an error or its code."""
         code = error if isinstance(error, str) else error.code
-        self._images.labels(code).inc(images)
+        _child(self._images, code, self._by_code).inc(images)
         if not isinstance(error, str) and "reason" in error.facts:
-            self._refused.labels(error.facts["reason"]).inc()
+            _child(self._refused, error.facts["reason"], self._by_reason).inc()
+
+
+def _child(metric: Counter, label: str, known: dict[str, Counter]) -> Counter:
+    """``metric`` of ``label``, looked up once: under overload there are more refusals than answers."""
+    if label not in known:
+        known[label] = metric.labels(label)
+    return known[label]
 
 
 class BatchMetrics:
