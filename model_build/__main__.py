@@ -174,14 +174,14 @@ def main(
 def _wanted(runtimes: tuple[str, ...], precisions: str) -> list[tuple[str, str]]:
     """The (runtime, precision) pairs to build, fp32 first."""
     from model_build.export import SUPPORTED
+    from runners.backends import DeviceError, cpu_features, pick_device
 
+    able = {runtime: set(SUPPORTED[runtime]) for runtime in runtimes}
     if precisions == "auto":
-        import torch
-
-        from runners.backends import cpu_features
-
-        names = ["fp32", "int8", *(["bf16"] if "bf16" in cpu_features() else [])]
-        names += ["fp16"] if torch.cuda.is_available() else []
+        names = ["fp32", "int8", "fp16", *(["bf16"] if "bf16" in cpu_features() else [])]
+        for runtime in runtimes:
+            if pick_device("auto", runtime) == "cpu":
+                able[runtime].discard("fp16")
     else:
         names = [name.strip() for name in precisions.split(",") if name.strip()]
         for name in names:
@@ -189,11 +189,16 @@ def _wanted(runtimes: tuple[str, ...], precisions: str) -> list[tuple[str, str]]
                 raise click.UsageError(f"--precisions {name!r}: must be among {', '.join(manifests.PRECISIONS)}")
             if not any(name in SUPPORTED[runtime] for runtime in runtimes):
                 raise click.UsageError(f"--precisions {name!r} is not exported for {' or '.join(runtimes)}")
+        for runtime in runtimes if "fp16" in names else ():
+            try:  # it is judged where it will serve
+                pick_device("cuda", runtime)
+            except DeviceError as error:
+                raise click.UsageError(f"--precisions 'fp16' needs a GPU for {runtime}: {error}") from None
     wanted = [
         (runtime, name)
         for runtime in runtimes
         for name in manifests.PRECISIONS
-        if name in names and name in SUPPORTED[runtime]
+        if name in names and name in able[runtime]
     ]
     if not wanted:
         raise click.UsageError("--precisions names nothing to build")

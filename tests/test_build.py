@@ -256,3 +256,16 @@ class TestStore:
         command("bentoml", "models", "import", str(file), home=empty_store)
         assert artifacts.open_artifact(tag).manifest == manifest
         assert artifacts.choose(Settings(precision="fp32"), "cpu") == tag
+
+
+def test_fp16_without_a_gpu_is_told_in_a_sentence(store: Path) -> None:
+    from runners.backends import _gpus
+
+    if _gpus():
+        pytest.skip("there is a GPU here")
+    for runtime in ("onnx", "torchscript"):
+        result = CliRunner().invoke(main, ["--weights", "demo", "--runtime", runtime, "--precisions", "fp16"])
+        assert result.exit_code == 2
+        assert f"--precisions 'fp16' needs a GPU for {runtime}: device 'cuda': this machine shows 0 CUDA" in " ".join(
+            result.output.replace("│", " ").split()
+        )
