@@ -42,9 +42,7 @@ class Client:
         ClassifierError: what the runner answered, or "unavailable".
         """
         body = pixels[0].tobytes() if len(pixels) == 1 else b"".join(image.tobytes() for image in pixels)
-        status, answer = await self._ask("POST", PATH, body, deadline)
-        if status != 200:
-            raise _error(answer)
+        answer = await self._ask("POST", PATH, body, deadline)
         rows = np.frombuffer(answer, np.float32).reshape(len(pixels), self._classes + 2)
         return [
             RuntimeError("the image failed in the runner")
@@ -55,26 +53,24 @@ class Client:
 
     async def describe(self) -> dict[str, Any]:
         """The runner's own description: its engine's and its pump's."""
-        status, answer = await self._ask("GET", "/describe", b"", time.monotonic() + 5)
-        if status != 200:
-            raise _error(answer)
-        description: dict[str, Any] = json.loads(answer)
+        description: dict[str, Any] = json.loads(await self._ask("GET", "/describe", b"", time.monotonic() + 5))
         return description
 
     async def is_ready(self) -> bool:
         """Whether the runner answers within a second that it is ready."""
         try:
-            status, _ = await self._ask("GET", "/readyz", b"", time.monotonic() + 1)
+            await self._ask("GET", "/readyz", b"", time.monotonic() + 1)
         except ClassifierError:
             return False
-        return status == 200
+        return True
 
     async def close(self) -> None:
         """Close the connections."""
         if self._session is not None:
             await self._session.close()
 
-    async def _ask(self, method: str, path: str, body: bytes, deadline: float) -> tuple[int, bytes]:
+    async def _ask(self, method: str, path: str, body: bytes, deadline: float) -> bytes:
+        """The body of a 200; ClassifierError for any other answer, the runner's own with its Retry-After, or none."""
         import asyncio
 
         import aiohttp
@@ -88,10 +84,13 @@ class Client:
         except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
             raise ClassifierError("unavailable", "the runner does not answer; try again", retry_after=1) from error
 
-    async def _once(self, method: str, path: str, body: bytes, deadline: float) -> tuple[int, bytes]:
+    async def _once(self, method: str, path: str, body: bytes, deadline: float) -> bytes:
         left = 1e3 * (deadline - time.monotonic())
         async with self._open().request(method, path, data=body, headers={TIME_LEFT: f"{left:.1f}"}) as response:
-            return response.status, await response.read()
+            answer = await response.read()
+            if response.status != 200:
+                raise _error(answer, response.headers.get("Retry-After"))
+            return answer
 
     def _open(self) -> aiohttp.ClientSession:
         import aiohttp
@@ -108,10 +107,11 @@ class Client:
         return self._session
 
 
-def _error(answer: bytes) -> ClassifierError:
-    """The error in the runner's JSON answer."""
+def _error(answer: bytes, retry_after: str | None) -> ClassifierError:
+    """The error in the runner's JSON answer and its Retry-After header."""
     error = json.loads(answer)["error"]
-    return ClassifierError(error.pop("code"), error.pop("message"), retry_after=error.pop("retry_after", None), **error)
+    wait = int(retry_after) if retry_after is not None else None
+    return ClassifierError(error.pop("code"), error.pop("message"), retry_after=wait, **error)
 
 
 async def answer(pump: Pump, engine: Engine, body: bytes, time_left_ms: float) -> bytes:

@@ -49,7 +49,7 @@ class Engine:
     """A loaded and warmed-up backend; ``infer`` is synchronous and may be called from several threads."""
 
     def __init__(self, artifact: Artifact, device: str, max_batch: int) -> None:
-        self.artifact, self.max_batch = artifact, max_batch
+        self.artifact = artifact
         start = time.perf_counter()
         # One intra-op thread: images run side by side on the cores, which beats all cores on one image in throughput.
         self.backend = backends.load(artifact.folder, artifact.manifest, device, threads=1)

@@ -75,26 +75,18 @@ class Classifier:
         return replies.json_response(body | {"model": self._model, "timing_ms": timing.body()}, timing)
 
     async def _one(self, request: Request, timing: Timing) -> tuple[dict[str, Any], int, float]:
-        # Under overload a body that would be refused is not worth its reading.
-        self._placement.refuse(time.monotonic() + self._time_allowed(request))
-        sent = await upload.read(request, name="image", max_bytes=self._settings.max_body_bytes, max_images=1)
-        # The SLO is of the service: a client's slow upload is not held against its own deadline.
-        arrival = time.monotonic()
+        sent, arrival, deadline = await self._read(request, "image", 1)
         top_k = self._top_k(request, sent.fields)
-        (result,) = await self._infer(request, sent.images, timing, arrival)
+        (result,) = await self._infer(request, sent.images, timing, deadline)
         if isinstance(result, ClassifierError):
             raise result
         return {"predictions": self._labels.top(result.probabilities, top_k)}, 1, arrival
 
     async def _many(self, request: Request, timing: Timing) -> tuple[dict[str, Any], int, float]:
-        self._placement.refuse(time.monotonic() + self._time_allowed(request))
-        sent = await upload.read(
-            request, name="images", max_bytes=self._settings.max_body_bytes, max_images=self._settings.max_images
-        )
-        arrival = time.monotonic()
+        sent, arrival, deadline = await self._read(request, "images", self._settings.max_images)
         top_k = self._top_k(request, sent.fields)
         results: list[dict[str, Any]] = []
-        for result in await self._infer(request, sent.images, timing, arrival):
+        for result in await self._infer(request, sent.images, timing, deadline):
             if isinstance(result, ClassifierError):
                 self._metrics.failed(result)
                 results.append(result.body())
@@ -102,9 +94,19 @@ class Classifier:
                 results.append({"predictions": self._labels.top(result.probabilities, top_k)})
         return {"results": results}, sum("predictions" in result for result in results), arrival
 
-    async def _infer(self, request: Request, images: list[bytes], timing: Timing, arrival: float) -> list[Any]:
+    async def _read(self, request: Request, name: str, max_images: int) -> tuple[upload.Upload, float, float]:
+        """The upload, when it had come, and its deadline: seconds of ``time.monotonic()``."""
+        allowed = self._time_allowed(request)
+        # Under overload a body that would be refused is not worth its reading.
+        self._placement.refuse(time.monotonic() + allowed)
+        sent = await upload.read(request, name=name, max_bytes=self._settings.max_body_bytes, max_images=max_images)
+        # The SLO is of the service: a client's slow upload is not held against its own deadline.
+        arrival = time.monotonic()
+        return sent, arrival, arrival + allowed
+
+    async def _infer(self, request: Request, images: list[bytes], timing: Timing, deadline: float) -> list[Any]:
         """An Outcome or a ClassifierError for each image, in order."""
-        work = asyncio.ensure_future(self._placement.infer(images, arrival + self._time_allowed(request)))
+        work = asyncio.ensure_future(self._placement.infer(images, deadline))
         # A client that hangs up is told by receive(); what still waits for it must not cost inference.
         gone = asyncio.ensure_future(request.receive())
         gone.add_done_callback(lambda _: work.cancel())

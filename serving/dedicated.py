@@ -28,6 +28,12 @@ async def _describe(_: Request) -> Response:
     return replies.json_response(bentoml.get_current_service().describe())
 
 
+async def _infer(request: Request) -> Response:
+    # Without the fast lane (tracing is on, or metrics are off) requests come this way.
+    answer: Response = await bentoml.get_current_service().infer(request)
+    return answer
+
+
 def service(settings: Settings, tag: str, device: str) -> Any:
     """The runner of the artifact ``tag`` on ``device``, to be given to ``bentoml.depends``."""
 
@@ -40,9 +46,7 @@ def service(settings: Settings, tag: str, device: str) -> Any:
         # BentoML closes its client session every 100 requests by default, with calls in flight.
         runner_connection={"max_requests": 10**9, "max_age": 1e9},
     )
-    @bentoml.asgi_app(
-        Starlette(routes=[Route("/describe", _describe), Route(remote.PATH, _describe, methods=["POST"])])
-    )
+    @bentoml.asgi_app(Starlette(routes=[Route("/describe", _describe), Route(remote.PATH, _infer, methods=["POST"])]))
     class ResNet18Runner:
         """Pixels to probabilities, batched across API workers."""
 

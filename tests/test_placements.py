@@ -116,3 +116,21 @@ def test_a_killed_runner_costs_no_wrong_answer(launch: Callable[..., Server], bo
             check_error(response, 503, "unavailable")
             assert response.headers["retry-after"]
     assert eventually(lambda: server.client.post("/classify", content=bodies[0], headers=JPEG).status_code == 200)
+
+
+def test_a_refusal_by_the_runner_keeps_its_retry_after(launch: Callable[..., Server], bodies: list[bytes]) -> None:
+    server = launch(placement="dedicated", max_queue="2").wait()
+    response = server.client.post("/classify_batch", files=[("images", ("x", bodies[0]))] * 3)
+    assert check_error(response, 429, "overloaded")["reason"] == "queue_full"
+    assert int(response.headers["retry-after"]) >= 1
+
+
+def test_the_runner_answers_without_the_fast_lane_too(
+    launch: Callable[..., Server], bodies: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENTOML_CONFIG_OPTIONS", "api_server.metrics.enabled=false services.metrics.enabled=false")
+    server = launch(placement="dedicated").wait()
+    assert server.client.get("/metrics").status_code == 404
+    reply = server.client.post("/classify", content=bodies[0], headers=JPEG)
+    assert reply.status_code == 200, reply.text
+    assert len(reply.json()["predictions"]) == 3
