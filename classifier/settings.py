@@ -24,7 +24,7 @@ class Settings(BaseSettings):
     runtime: Literal["onnx", "torchscript"] = Field("onnx", description="which artifact serves")
     precision: Literal["auto", "fp32", "int8", "bf16", "fp16"] = Field(
         "auto",
-        description="`auto` is the fastest in the store that suits the device: int8 on a CPU with VNNI or dot product",
+        description="`auto` is the fastest in the store that suits the device: int8 on a CPU with AVX2 or dot product",
     )
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`; what can't be had refuses to start")
     placement: Literal["auto", "inline", "dedicated"] = Field(

@@ -149,14 +149,14 @@ def pick_device(asked: str, runtime: str) -> str:
 
 
 def cpu_features() -> frozenset[str]:
-    """What the CPU offers reduced precisions: "int8" (VNNI or dot product) and "bf16" (AVX512-BF16 or AMX)."""
+    """What the CPU offers reduced precisions: "int8" (AVX2, VNNI or dot product) and "bf16" (AVX512-BF16 or AMX)."""
     if sys.platform == "darwin":
         return frozenset({"int8"} if platform.machine() == "arm64" else ())
     try:
         words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     except OSError:
         return frozenset()
-    features = {"int8"} if words & {"avx512_vnni", "avx_vnni", "asimddp", "amx_int8"} else set()
+    features = {"int8"} if words & {"avx2", "asimddp"} else set()
     # ARM's "bf16" is not counted: the speed of torch's bf16 there has not been measured.
     return frozenset(features | ({"bf16"} if words & {"avx512_bf16", "amx_bf16"} else set()))
 
