@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from classifier import settings as _settings
 from runners import artifacts, backends, runner
-from serving import dedicated, replies, schema
+from serving import dedicated, replies, schema, supervisor
 from serving.classify import Classifier
 from serving.edge import EdgeService, Lane, refuse
 from serving.metrics import RequestMetrics
@@ -78,11 +78,12 @@ class ResNet18:
 
     @bentoml.on_deployment
     def check() -> None:
-        """Refuse to start, before any worker does, what no worker could serve."""
+        """In the supervisor: refuse to start, before any worker does, what no worker could serve."""
         try:
             artifacts.open_artifact(tag)
         except artifacts.ArtifactError as error:
             raise SystemExit(f"resnet18: {error}") from None
+        supervisor.install()
 
     async def __is_ready__(self) -> bool:
         return await self.placement.is_ready()

@@ -150,6 +150,7 @@ def main(
     from model_build.gate import Thresholds
     from model_build.pipeline import build
     from model_build.samples import SamplesError
+    from model_build.store import StoreError
     from model_build.weights import WeightsError, find
 
     wanted = _wanted(runtimes, precisions)
@@ -162,7 +163,7 @@ def main(
             + (f" enlarged to {checkpoint.upsample} in the graph" if checkpoint.upsample else "")
         )
         failures = build(checkpoint, wanted, calibration, evaluation, thresholds, console)
-    except (WeightsError, SamplesError) as error:
+    except (WeightsError, SamplesError, StoreError) as error:
         raise click.ClickException(str(error)) from None
     for name, reason in failures:
         console.print(f"[red]not registered[/] {name}: {escape(reason)}")

@@ -41,7 +41,7 @@ def build(
     """Build which of the ``wanted`` (runtime, precision) pairs are not yet registered, and print the table of them.
 
     The (artifact, reason) pairs that failed the gate. Raises SamplesError if ``calibration`` or ``evaluation``, each a
-    directory or zip of images, or None for the default, can't be used.
+    directory or zip of images, or None for the default, can't be used, and StoreError if a disk is full.
     """
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     progress = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
@@ -61,6 +61,9 @@ def build(
         absent = [pair for pair in wanted if present[pair] is None]
         progress.update(step, total=1 + bool(absent) + 3 * len(absent))
         if absent:
+            largest = sum(tensor.nbytes for tensor in checkpoint.state.values())
+            for folder in (Path(scratch), store.models()):
+                store.check_room(folder, largest * len(absent))
             progress.update(step, description="inferring with the eager network")
             expected = gate.reference(export.contract(checkpoint), evaluate)
             progress.advance(step)

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 _STAGING = ".staging-"
 
 
+class StoreError(Exception):
+    """The disk has no room for what is built; the message says which, and what to do."""
+
+
 def version(checkpoint: Checkpoint, runtime: str, precision: str, options: dict[str, Any]) -> str:
     """The version of what would be built: equal for equal weights, labels, geometry, options and exporter."""
     parts = {
@@ -55,21 +59,29 @@ def registered(runtime: str, precision: str, version: str) -> str | None:
     except NotFound:
         return None
     except (BentoMLException, manifests.ManifestError):
-        shutil.rmtree(_models() / tag.replace(":", "/"), ignore_errors=True)
+        shutil.rmtree(models() / tag.replace(":", "/"), ignore_errors=True)
         return None
     _point_latest(store_name(runtime, precision), version, replace=False)
     return str(model.tag)
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Raise StoreError if the disk of ``folder`` has less than ``needed`` bytes free.
+
+    Exporters whose disk is full raise errors that don't say so, some of them minutes later.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StoreError(f"{folder}: {free / 1e6:.1f} MB are free, the build needs {needed / 1e6:.1f} MB there")
 
 
 def register(artifact: Path, manifest: Manifest, version: str) -> str:
     """Put ``artifact`` and its manifest into the store; its tag.
 
     BentoML copies into the store file by file, so a build killed meanwhile would leave half a model there. It fills
-    a store of its own beside the real one instead, and one rename brings the whole model in.
+    a store of its own beside the real one instead, and one rename brings the whole model in. Raises StoreError.
     """
-    import bentoml
-    from bentoml._internal.models import ModelStore
-
     name = store_name(manifest.runtime, manifest.precision)
     labels = {
         "runtime": manifest.runtime,
@@ -77,10 +89,24 @@ def register(artifact: Path, manifest: Manifest, version: str) -> str:
         "weights": manifest.weights["origin"],
         "checkpoint": manifest.weights["digest"],
     }
-    final = _models() / name / version
-    final.parent.mkdir(parents=True, exist_ok=True)
+    final = models() / name / version
     _clear_staging()
-    with tempfile.TemporaryDirectory(prefix=f"{_STAGING}{os.getpid()}-", dir=_models().parent) as staging:
+    try:
+        _fill(artifact, manifest, final, labels)
+        _point_latest(name, version, replace=True)
+    except OSError as error:
+        raise StoreError(f"{name} is not registered, {final.parent} can't be written: {error.strerror}") from error
+    return f"{name}:{version}"
+
+
+def _fill(artifact: Path, manifest: Manifest, final: Path, labels: dict[str, str]) -> None:
+    """Make the model's folder ``final`` of the store."""
+    import bentoml
+    from bentoml._internal.models import ModelStore
+
+    name, version = final.parent.name, final.name
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{_STAGING}{os.getpid()}-", dir=models().parent) as staging:
         aside: Any = ModelStore(staging)
         with bentoml.models.create(f"{name}:{version}", labels=labels, _model_store=aside) as model:
             shutil.copyfile(artifact, Path(model.path) / manifest.file)
@@ -88,13 +114,11 @@ def register(artifact: Path, manifest: Manifest, version: str) -> str:
         # BentoML makes models readable by their owner alone, which a container's other user is not.
         (Path(staging) / name / version).chmod(0o755)
         (Path(staging) / name / version).rename(final)
-    _point_latest(name, version, replace=True)
-    return f"{name}:{version}"
 
 
 def _point_latest(name: str, version: str, *, replace: bool) -> None:
     """Write the file by which BentoML knows the latest version; a build killed before this left it out."""
-    path = _models() / name / "latest"
+    path = models() / name / "latest"
     if replace or not path.is_file():
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".latest-", delete=False) as file:
             file.write(version)
@@ -103,7 +127,7 @@ def _point_latest(name: str, version: str, *, replace: bool) -> None:
 
 def _clear_staging() -> None:
     """Remove what builds that were killed left beside the store."""
-    for folder in _models().parent.glob(f"{_STAGING}*"):
+    for folder in models().parent.glob(f"{_STAGING}*"):
         try:
             os.kill(int(folder.name.removeprefix(_STAGING).split("-")[0]), 0)
         except ProcessLookupError:
@@ -112,7 +136,8 @@ def _clear_staging() -> None:
             continue  # somebody else's, alive
 
 
-def _models() -> Path:
+def models() -> Path:
+    """The folder of the model store."""
     from bentoml._internal.configuration.containers import BentoMLContainer
 
     return Path(BentoMLContainer.model_store_dir.get())

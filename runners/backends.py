@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 import time
 import warnings
@@ -28,6 +29,29 @@ WARM_UP_GAIN = 0.9
 
 class DeviceError(Exception):
     """The device asked for can't be had; the message says what is there."""
+
+
+class OutOfMemory(Exception):
+    """The device has no memory for a batch of that size, as the runtime says."""
+
+
+class DeviceLost(Exception):
+    """The device fails, whatever it is given, as the runtime says."""
+
+
+# What ONNX Runtime, torch, CUDA and C++ write into their errors, of which few have a type of their own.
+_OUT_OF_MEMORY = re.compile(
+    r"out ?of ?memory|failed to allocate memory|can't allocate memory|bad_alloc|ALLOC_FAILED", re.I
+)
+_DEVICE_LOST = re.compile(r"(CUDA|CUDNN|CUBLAS)\d? (failure|error)|device-side assert|no CUDA-capable device", re.I)
+
+
+def failure(error: Exception) -> Exception:
+    """What ``error`` of a runtime means: an OutOfMemory, a DeviceLost, or itself where it tells neither."""
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text):
+        return OutOfMemory(text)
+    return DeviceLost(text) if _DEVICE_LOST.search(text) else error
 
 
 class Backend(Protocol):
@@ -114,17 +138,23 @@ def load(folder: Path, manifest: Manifest, device: str = "cpu", threads: int = 1
 def warm_up(backend: Backend, size: int, max_batch: int) -> dict[int, float]:
     """Infer 1, 2, 4, … images until doubling stops paying; the seconds of the fastest of three tries, by batch size.
 
-    Larger batches would never be served, and would take memory that an edge box does not have.
+    Larger batches would never be served, and would take memory that an edge box does not have. Where memory ends
+    sooner, so does this. Raises DeviceError if not even one image can be inferred.
     """
     seconds: dict[int, float] = {}
     batch, idle = 1, 0
     while batch <= max_batch and idle < 2:
         pixels = np.zeros((batch, size, size, 3), np.uint8)
         times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            backend.infer(pixels)
-            times.append(time.perf_counter() - start)
+        try:
+            for _ in range(3):
+                start = time.perf_counter()
+                backend.infer(pixels)
+                times.append(time.perf_counter() - start)
+        except Exception as error:
+            if batch > 1 and isinstance(failure(error), OutOfMemory):
+                break
+            raise DeviceError(f"device {backend.device!r} can't infer {batch} image(s): {error}") from error
         seconds[batch] = min(times)
         if batch > 1 and seconds[batch] > 2 * WARM_UP_GAIN * seconds[batch // 2]:
             idle += 1

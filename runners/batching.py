@@ -296,6 +296,15 @@ class Batcher:
                 self.counts.cancelled += 1
                 return
 
+    def limit(self, images: int) -> None:
+        """Let no batch have more than ``images`` from now on: the device's memory was found to hold no more."""
+        self.max_batch = max(1, min(self.max_batch, images))
+        self._resize()
+
+    def overdue(self, now: float) -> float:
+        """Seconds for which all devices have been past the expected ends of their batches."""
+        return 0.0 if self._idle else max(0.0, now - max(self._free_at))
+
     def waiting(self) -> int:
         """Images that wait."""
         return len(self._queue)

@@ -7,11 +7,13 @@ the *dedicated* one they live in a process of their own (runners/remote.py) and 
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -29,6 +31,15 @@ if TYPE_CHECKING:
 Run = Callable[[list[Any]], Sequence[Any]]
 # The share of the SLO kept for what happens outside the batcher: the event loop's turns and writing the reply.
 MARGIN = 0.15
+# So many images in a row that fail, each alone, are no longer taken to be at fault: the device is.
+FAILURES = 3
+# How often a device that fails is tried, and how long the batches of all may be overdue before they count as failing.
+TRY_EVERY_S = 1.0
+OVERDUE_S = 5.0
+# After so long the process ends, to be started anew: a CUDA context that is broken stays so.
+GIVE_UP_S = 10.0
+
+logger = logging.getLogger("bentoml.resnet18")
 
 
 @dataclass(slots=True)
@@ -57,12 +68,23 @@ class Engine:
         self.warm_up_s = backends.warm_up(self.backend, artifact.manifest.size, max_batch)
 
     def infer(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities float32[N, C] of ``pixels`` uint8[N, S, S, 3]; RuntimeError if the backend gives others."""
-        probabilities = self.backend.infer(pixels)
+        """Probabilities float32[N, C] of ``pixels`` uint8[N, S, S, 3]; RuntimeError if the backend gives others.
+
+        Raises OutOfMemory, DeviceLost or what else the backend does.
+        """
+        try:
+            probabilities = self.backend.infer(pixels)
+        except Exception as error:
+            raise backends.failure(error) from error
         expected = (len(pixels), len(self.artifact.manifest.labels))
         if probabilities.shape != expected:
             raise RuntimeError(f"the backend gave {probabilities.shape} probabilities, expected {expected}")
         return probabilities
+
+    def trial(self) -> None:
+        """Infer one image of nothing; raises what ``infer`` does."""
+        size = self.artifact.manifest.size
+        self.infer(np.zeros((1, size, size, 3), np.uint8))
 
     def describe(self) -> dict[str, Any]:
         """Where the artifact really runs, and the milliseconds its loading and its warm-up batches took."""
@@ -92,12 +114,17 @@ class Pump:
     """Runs a Batcher on real time: one thread a device, fed from an event loop.
 
     ``run`` takes the payloads of a batch and returns an Outcome for each, an Exception where one failed by itself.
+
+    A batch that fails is halved until what fails is one image; where memory was short, batches stay that small. If
+    the device itself is at fault, nothing is taken until ``trial``, which infers something, works again.
     """
 
-    def __init__(self, batcher: Batcher, run: Run, devices: int) -> None:
+    def __init__(self, batcher: Batcher, run: Run, devices: int, trial: Callable[[], Any]) -> None:
         self.batcher = batcher
         self.observers: list[Callable[[Batch, float], None]] = []
-        self._run = run
+        self._run, self._trial = run, trial
+        self._failures = 0
+        self._failing_since: float | None = None
         self._changed = threading.Condition()
         self._stopping = False
         self._threads = [
@@ -111,7 +138,7 @@ class Pump:
         """A result or an Exception for each of ``payloads``, in order; all are admitted, or none.
 
         ``deadline``: seconds of ``time.monotonic()``. Raises ClassifierError("overloaded") when they can't be
-        answered in time. Cancelling the call drops what still waits.
+        answered in time, or "unavailable" while the device fails. Cancelling the call drops what still waits.
         """
         loop = asyncio.get_running_loop()
         group = _Group(loop, loop.create_future(), [None] * len(payloads), len(payloads))
@@ -120,6 +147,7 @@ class Pump:
         with self._changed:
             if self._stopping:
                 raise ClassifierError("unavailable", "the service is shutting down", retry_after=1)
+            self._check(now)
             refusal = self.batcher.admit(jobs, now)
             if refusal is None:
                 self._changed.notify(len(jobs))
@@ -135,8 +163,10 @@ class Pump:
 
     def refuse(self, deadline: float) -> None:
         """Raise what ``infer`` would raise for one payload of ``deadline``, before there is a payload."""
+        now = time.monotonic()
         with self._changed:
-            refusal = self.batcher.refuse(1, deadline, time.monotonic())
+            self._check(now)
+            refusal = self.batcher.refuse(1, deadline, now)
         if refusal is not None:
             raise overloaded(refusal.reason, refusal.retry_after)
 
@@ -146,11 +176,29 @@ class Pump:
             self._stopping = True
             self._changed.notify_all()
         for thread in self._threads:
-            thread.join()
+            # One that a backend does not return from ends with the process.
+            thread.join(OVERDUE_S)
 
     def alive(self) -> bool:
         """Whether every device still has its thread."""
         return all(thread.is_alive() for thread in self._threads)
+
+    def ready(self) -> bool:
+        """Whether images would be answered now: every device has its thread and none fails."""
+        try:
+            with self._changed:
+                self._check(time.monotonic())
+        except ClassifierError:
+            return False
+        return self.alive()
+
+    def _check(self, now: float) -> None:
+        """Raise ClassifierError("unavailable") where the device fails, or no device ends its batch."""
+        overdue = self.batcher.overdue(now)
+        if overdue > GIVE_UP_S:
+            _give_up(f"its batch is overdue for {overdue:.0f} s")
+        if self._failing_since is not None or overdue > OVERDUE_S:
+            raise _unavailable()
 
     def describe(self) -> dict[str, Any]:
         """What the batcher has learned and done: α and β in ms, queue, counts of images."""
@@ -187,7 +235,8 @@ class Pump:
                 while batch is None and not expired:
                     if self._stopping:
                         return
-                    self._changed.wait()
+                    if not self._changed.wait(None if self._failing_since is None else TRY_EVERY_S):
+                        break
                     batch, expired = self.batcher.next(time.monotonic())
                 backlog = self.batcher.backlog(now) if expired else 0.0
             for job in expired:
@@ -198,28 +247,71 @@ class Pump:
                     if isinstance(result, Outcome):
                         result.queue_ms = 1e3 * (batch.start - job.arrival)
                     _settle(job, result)
+            elif not expired:
+                self._try()
             done = batch
 
     def _results(self, payloads: list[Any]) -> tuple[Sequence[Any], bool]:
-        """A result for each payload, and whether one run gave them all: else each was tried alone, once."""
+        """A result for each payload, and whether one run gave them all: else their halves were run, and so on."""
         try:
-            return self._checked(payloads), True
+            results = self._checked(payloads)
         except Exception as error:
-            if len(payloads) == 1:
-                return [error], False
-        results: list[Any] = []
-        for payload in payloads:
-            try:
-                results += self._checked([payload])
-            except Exception as error:
-                results.append(error)
-        return results, False
+            if len(payloads) == 1 or isinstance(error, backends.DeviceLost):
+                return [self._failed(error)] * len(payloads), False
+            half = (len(payloads) + 1) // 2
+            if isinstance(error, backends.OutOfMemory):
+                logger.warning("batches have at most %d images from now on: %s", half, error)
+                with self._changed:
+                    self.batcher.limit(half)
+            return [*self._results(payloads[:half])[0], *self._results(payloads[half:])[0]], False
+        self._works()
+        return results, True
+
+    def _failed(self, error: Exception) -> Exception:
+        """What the image is told that failed alone with ``error``."""
+        self._failures += 1
+        lost = isinstance(error, backends.OutOfMemory | backends.DeviceLost)
+        if not lost and self._failures < FAILURES:
+            return error
+        with self._changed:
+            if self._failing_since is None:
+                logger.error("the device fails, images are refused until it works again: %s", error)
+                self._failing_since = time.monotonic()
+                # Devices that wait for images are to try, too.
+                self._changed.notify_all()
+        return _unavailable()
+
+    def _works(self) -> None:
+        self._failures = 0
+        if self._failing_since is not None:
+            logger.warning("the device works again")
+            self._failing_since = None
+
+    def _try(self) -> None:
+        """Whether a device that fails works again, asked of the device."""
+        since = self._failing_since
+        try:
+            self._trial()
+        except Exception as error:
+            if since is not None and time.monotonic() - since > GIVE_UP_S:
+                _give_up(str(error))
+        else:
+            self._works()
 
     def _checked(self, payloads: list[Any]) -> Sequence[Any]:
         results = self._run(payloads)
         if len(results) != len(payloads):
             raise RuntimeError(f"{len(payloads)} images gave {len(results)} results")
         return results
+
+
+def _unavailable() -> ClassifierError:
+    return ClassifierError("unavailable", "the device that infers fails; try again", retry_after=1)
+
+
+def _give_up(reason: str) -> NoReturn:
+    logger.critical("the device has failed for too long, this process ends to be started anew: %s", reason)
+    os._exit(1)
 
 
 def _settle(job: Job, result: Any) -> None:
@@ -295,4 +387,4 @@ def start(settings: Settings, engine: Engine, run: Run, *, devices: int) -> Pump
             f"RESNET18_SLO_MS={settings.slo_ms} can't be honoured: one image takes {1e3 * cost.expected(1):.1f} ms here"
         )
     batcher = Batcher(cost, slo=slo, max_batch=settings.max_batch, max_queue=settings.max_queue, devices=devices)
-    return Pump(batcher, run, devices)
+    return Pump(batcher, run, devices, engine.trial)

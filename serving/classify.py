@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 from classifier.errors import ClassifierError
 from runners.runner import MARGIN
 from serving import replies, upload
+from serving.edge import unless_gone
 from serving.replies import Timing
 from serving.schema import TOP_K
 
@@ -106,18 +107,8 @@ class Classifier:
 
     async def _infer(self, request: Request, images: list[bytes], timing: Timing, deadline: float) -> list[Any]:
         """An Outcome or a ClassifierError for each image, in order."""
-        work = asyncio.ensure_future(self._placement.infer(images, deadline))
-        # A client that hangs up is told by receive(); what still waits for it must not cost inference.
-        gone = asyncio.ensure_future(request.receive())
-        gone.add_done_callback(lambda _: work.cancel())
-        try:
-            results: list[Any] = list(await work)
-        except asyncio.CancelledError:
-            if gone.done() and not gone.cancelled():
-                raise ClientDisconnect from None
-            raise
-        finally:
-            gone.cancel()
+        # What waits for a client that has hung up must not cost inference.
+        results: list[Any] = list(await unless_gone(request, self._placement.infer(images, deadline)))
         for index, result in enumerate(results):
             if isinstance(result, ClassifierError):
                 continue

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import bentoml
 from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Route
 
 from classifier.errors import ClassifierError
 from runners import remote, runner
 from serving import replies
-from serving.edge import EdgeService, Lane, refuse
+from serving.edge import EdgeService, Lane, refuse, unless_gone
 from serving.metrics import BatchMetrics
 
 if TYPE_CHECKING:
@@ -67,16 +68,19 @@ def service(settings: Settings, tag: str, device: str) -> Any:
             """The answer to remote.Client.infer."""
             try:
                 time_left = float(request.headers[remote.TIME_LEFT])
-                return Response(await remote.answer(self.pump, self.engine, await request.body(), time_left))
+                work = remote.answer(self.pump, self.engine, await request.body(), time_left)
+                return Response(await unless_gone(request, work))
             except ClassifierError as error:
                 return replies.error_response(error)
+            except ClientDisconnect:
+                return Response()  # to nobody
 
         def describe(self) -> dict[str, Any]:
             """What /model tells of the runner."""
             return {"pid": os.getpid(), **self.engine.describe(), "batcher": self.pump.describe()}
 
         async def __is_ready__(self) -> bool:
-            return self.pump.alive()
+            return self.pump.ready()
 
         @bentoml.on_shutdown
         def stop(self) -> None:

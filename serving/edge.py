@@ -6,6 +6,7 @@ are wrapped rather than patched: a ``bentoml.Service`` subclass puts ``Edge`` ar
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
@@ -13,25 +14,29 @@ import re
 import signal
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+import uvicorn
 from _bentoml_impl.server.app import ServiceAppFactory
 from _bentoml_sdk import Service
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.context import server_context
 from bentoml._internal.server.http.instruments import RunnerTrafficMetricsMiddleware
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from classifier.errors import ClassifierError
+from serving import metrics
 from serving.replies import ERROR_HEADER, error_response
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _CODE_OF_STATUS = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
@@ -43,10 +48,14 @@ _MESSAGE = {
     "timeout": "the request took too long",
 }
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+# For how long after SIGTERM connections are answered on which nothing is in flight.
+DRAIN_S = 0.5
 
 
 logger = logging.getLogger("bentoml.resnet18")
 Lane = Callable[[Request], Awaitable[Response]]
+_Headers = list[tuple[bytes, bytes]]
+_T = TypeVar("_T")
 
 
 class EdgeService(Service[Any]):
@@ -58,6 +67,7 @@ class EdgeService(Service[Any]):
     def to_asgi(self, is_main: bool = True) -> Any:
         """The wrapped ASGI application."""
         self.inject_config()
+        metrics.reserve()
         app = _Factory(self, is_main=is_main)()
         return Edge(app, _paths(app))
 
@@ -121,6 +131,22 @@ class FastLane(RunnerTrafficMetricsMiddleware):
         return self._children[path, status]
 
 
+async def unless_gone(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
+    """The result of ``work``, which is cancelled when the client hangs up. Raises ClientDisconnect."""
+    task = asyncio.ensure_future(work)
+    # It tells nothing else: the body has been read.
+    gone = asyncio.ensure_future(request.receive())
+    gone.add_done_callback(lambda _: task.cancel())
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if gone.done() and not gone.cancelled():
+            raise ClientDisconnect from None
+        raise
+    finally:
+        gone.cancel()
+
+
 def refuse(error: Exception) -> NoReturn:
     """End this worker for ``error``, and its supervisor with it, which would only start it again and again."""
     logger.error("refused to start: %s", error)
@@ -135,17 +161,20 @@ class Edge:
 
     def __init__(self, app: ASGIApp, paths: dict[str, frozenset[str]]) -> None:
         self._app, self._paths = app, paths
+        # Headers of every answer: from SIGTERM on, that it is its connection's last.
+        self._always: _Headers = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's scope."""
         if scope["type"] == "lifespan":
+            self._adapt_server()
             await self._app(scope, receive, _freezing(send))
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = _request_id(scope)
-        stamped = _stamped(send, request_id, scope["method"] == "HEAD")
+        stamped = _stamped(send, [(b"x-request-id", request_id)], self._always, scope["method"] == "HEAD")
         methods = self._paths.get(scope["path"])
         if methods is None:
             paths = ", ".join(sorted(path for path in self._paths if path.count("/") == 1))
@@ -158,7 +187,46 @@ class Edge:
             response.headers["Allow"] = allowed
             await response(scope, receive, stamped)
         else:
-            await self._app(scope, receive, stamped)
+            try:
+                await self._app(scope, receive, stamped)
+            except asyncio.CancelledError:
+                # By uvicorn, which has waited long enough for what is in flight at its end.
+                message = "the service is shutting down, and the request is not complete yet"
+                response = error_response(ClassifierError("unavailable", message, retry_after=1))
+                await response(scope, receive, stamped)
+
+    def _adapt_server(self) -> None:
+        """Change two things of the uvicorn server around this that neither an application nor a setting can.
+
+        What is no HTTP is answered in our shape. And after SIGTERM, DRAIN_S pass before uvicorn's own end: that closes
+        at once each connection on which nothing is in flight, also where the next request is under way, whose client
+        would see a reset. In DRAIN_S it gets its answer, and is told that it is the connection's last.
+        """
+        end, loop = signal.getsignal(signal.SIGTERM), asyncio.get_running_loop()
+        server = getattr(end, "__self__", None)
+        if not callable(end) or not isinstance(server, uvicorn.Server):
+            return  # no server, as in a test
+        server.config.http_protocol_class = _answering(server.config.http_protocol_class)
+
+        def drain(number: int, frame: FrameType | None) -> None:
+            self._always.append((b"connection", b"close"))
+            loop.call_soon_threadsafe(loop.call_later, DRAIN_S, end, number, frame)
+
+        signal.signal(signal.SIGTERM, drain)
+
+
+def _answering(protocol: Any) -> Any:
+    """``protocol`` of uvicorn, which answers what it can't parse as Edge answers the rest."""
+
+    class Answering(protocol):  # type: ignore[misc]  # uvicorn chooses it when it starts
+        def send_400_response(self, _: str) -> None:
+            response = error_response(ClassifierError("bad_request", "these bytes are no HTTP/1.1 request"))
+            headers = [*response.raw_headers, (b"x-request-id", uuid.uuid4().hex.encode()), (b"connection", b"close")]
+            lines = [b"HTTP/1.1 400 Bad Request", *(b"%b: %b" % header for header in headers)]
+            self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + response.body)
+            self.transport.close()
+
+    return Answering
 
 
 def _request_id(scope: Scope) -> bytes:
@@ -169,8 +237,8 @@ def _request_id(scope: Scope) -> bytes:
     return uuid.uuid4().hex.encode()
 
 
-def _stamped(send: Send, request_id: bytes, head: bool) -> Send:
-    """``send`` that adds the request id, and puts the framework's own errors into our shape."""
+def _stamped(send: Send, own: _Headers, always: _Headers, head: bool) -> Send:
+    """``send`` that adds an answer's own headers and every answer's, and puts the framework's errors in our shape."""
     replaced = False
 
     async def stamped(message: Message) -> None:
@@ -181,10 +249,10 @@ def _stamped(send: Send, request_id: bytes, head: bool) -> Send:
                 replaced = True
                 code = _CODE_OF_STATUS.get(message["status"], "internal")
                 response = error_response(ClassifierError(code, _MESSAGE.get(code, "the request was refused")))
-                await send({**message, "headers": [*response.raw_headers, (b"x-request-id", request_id)]})
+                await send({**message, "headers": [*response.raw_headers, *own, *always]})
                 await send({"type": "http.response.body", "body": b"" if head else response.body})
                 return
-            message = {**message, "headers": [*message.get("headers", []), (b"x-request-id", request_id)]}
+            message = {**message, "headers": [*message.get("headers", []), *own, *always]}
         elif replaced:
             return
         await send(message)

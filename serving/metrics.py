@@ -6,7 +6,13 @@ the constructors, which run when the service starts.
 
 from __future__ import annotations
 
+import logging
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import psutil
+from bentoml._internal.configuration.containers import BentoMLContainer
 
 if TYPE_CHECKING:
     from prometheus_client import Counter
@@ -19,6 +25,38 @@ if TYPE_CHECKING:
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 PUBLISH_EVERY_S = 0.25
 _RATIOS = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0, 4.0)
+_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+# The files in which prometheus_client keeps a process's values, and bytes that are enough for all labels there can be.
+_FILES = dict.fromkeys(("counter", "gauge_all", "gauge_livesum", "gauge_livemax", "gauge_livemostrecent"), 1 << 16)
+_FILES |= {"histogram": 1 << 19}
+
+logger = logging.getLogger("bentoml.resnet18")
+
+
+def reserve() -> None:
+    """Take the disk space that this process's metrics will need, before the first of them is made.
+
+    prometheus_client maps files that are all hole. When the disk is full, the first write to a page of them kills the
+    process with SIGBUS, whatever it was about to answer. If there is no space now, its metrics stay in its memory.
+    """
+    folder = Path(os.environ.get(_FOLDER, ""))
+    if _FOLDER not in os.environ or not hasattr(os, "posix_fallocate"):
+        return
+    for path in folder.glob("gauge_live*_*.db"):
+        # A process that was killed has left them; what it had in its queue would be counted for ever.
+        if not psutil.pid_exists(int(path.stem.rpartition("_")[2])):
+            path.unlink(missing_ok=True)
+    paths = {folder / f"{name}_{os.getpid()}.db": size for name, size in _FILES.items()}
+    try:
+        for path, size in paths.items():
+            with path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        logger.warning("/metrics will tell of this process alone: %s: %s", folder, error.strerror)
+        del os.environ[_FOLDER]
+        BentoMLContainer.metrics_client.get().multiproc = False
 
 
 class RequestMetrics:

@@ -84,7 +84,7 @@ class Inline:
 
     async def is_ready(self) -> bool:
         """See Placement."""
-        return self._pump.alive()
+        return self._pump.ready()
 
     async def describe(self) -> dict[str, Any]:
         """See Placement."""

@@ -133,25 +133,29 @@ class Server:
         cwd: Path = ROOT,
         target: str = "service:ResNet18",
         settings: Mapping[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+        log: Path | None = None,
     ) -> None:
         with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
             self.port: int = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        env = (
+        variables = (
             environment()
             | {"BENTOML_HOME": str(home)}
             | {f"RESNET18_{name.upper()}": value for name, value in (settings or {}).items()}
+            | (dict(env) if env is not None else {})
         )
         command = [sys.executable, "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(self.port)]
-        self.process = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        with contextlib.ExitStack() as stack:
+            self.process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=variables,
+                stdout=subprocess.PIPE if log is None else stack.enter_context(log.open("w")),
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
         self.client = httpx.Client(base_url=self.url, timeout=30)
 
     def wait(self, seconds: float = 60) -> Server:
@@ -174,7 +178,19 @@ class Server:
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             output, _ = self.process.communicate()
-        return output
+        return output or ""
+
+    def workers(self, service: str = "resnet18") -> list[int]:
+        """The process ids of a service's workers that live: "resnet18", the API, or "resnet18-runner"."""
+        import psutil
+
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.Error):  # it may have ended since
+                line = child.cmdline()
+                if "--service-name" in line and line[line.index("--service-name") + 1] == service:
+                    found.append(child.pid)
+        return found
 
     def processes(self) -> list[int]:
         """The process ids of the whole tree."""
@@ -182,6 +198,35 @@ class Server:
 
         root = psutil.Process(self.process.pid)
         return [root.pid, *(child.pid for child in root.children(recursive=True))]
+
+
+@pytest.fixture
+def tmpfs(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """A function that gives a disk of its own, of a size such as "1m", where the tests may mount one."""
+    mounted: list[Path] = []
+
+    def mount(size: str) -> Path:
+        folder = tmp_path / f"disk-{len(mounted)}"
+        folder.mkdir()
+        if sys.platform != "linux" or os.geteuid() != 0:
+            pytest.skip("only root can mount a small disk, on Linux")
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"a small disk can't be mounted here: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk: Path) -> None:
+    """Leave not a byte free on ``disk``."""
+    with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
 
 
 def environment() -> dict[str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,8 +13,10 @@ import numpy as np
 import pytest
 
 from classifier.errors import ClassifierError
+from runners import backends, runner
 from runners.batching import Batcher, CostModel
 from runners.runner import Engine, Outcome, Pump, inferring, preparing
+from tests.conftest import ROOT, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +29,7 @@ def pump(run: Callable[[list[Any]], Sequence[Any]], *, devices: int = 1, **limit
     batcher = Batcher(
         CostModel({1: 0.01, 8: 0.0101}), **{"slo": 1.0, "max_batch": 8, "max_queue": 64} | limits, devices=devices
     )
-    return Pump(batcher, run, devices)
+    return Pump(batcher, run, devices, lambda: run([0]))
 
 
 def outcomes(payloads: list[Any]) -> list[Outcome]:
@@ -224,3 +228,156 @@ def test_preparing_gives_an_unreadable_image_its_error_and_infers_the_others_tog
     assert engine.batches == [2]
     assert preparing(engine, prepare)([-1])[0].code == "unreadable_image"
     assert engine.batches == [2]
+
+
+# A device that fails.
+
+
+class Device:
+    """A ``run`` whose memory holds ``room`` images, and which fails with ``error`` while there is one."""
+
+    def __init__(self, room: int = 100, error: Exception | None = None) -> None:
+        self.room, self.error = room, error
+        self.sizes: list[int] = []
+        self.gate = threading.Event()
+
+    def __call__(self, payloads: list[Any]) -> list[Outcome]:
+        self.gate.wait(5)
+        self.sizes.append(len(payloads))
+        if self.error is not None:
+            raise self.error
+        if len(payloads) > self.room:
+            raise backends.OutOfMemory("CUDA failure 2: out of memory")
+        return outcomes(payloads)
+
+
+async def together(target: Pump, device: Device, count: int) -> list[Any]:
+    """What ``count`` images get that the device finds waiting when it has done one before them."""
+    device.gate.clear()
+    first = asyncio.ensure_future(ask(target, 0))
+    await asyncio.sleep(0.05)
+    rest = asyncio.gather(*(ask(target, n) for n in range(1, count + 1)))
+    await asyncio.sleep(0.05)
+    device.gate.set()
+    await first
+    return [result for (result,) in await rest]
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved_and_batches_stay_smaller() -> None:
+    device = Device(room=3)
+    target = pump(device)
+    assert values(asyncio.run(together(target, device, 8))) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert device.sizes == [1, 8, 4, 2, 2, 4, 2, 2]
+    assert target.describe()["max_batch"] == 2
+    device.sizes.clear()
+    assert values(asyncio.run(together(target, device, 8))) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert device.sizes == [1, 2, 2, 2, 2]
+    assert target.ready()
+    target.stop()
+
+
+@pytest.mark.parametrize(
+    ("error", "before"),
+    [(backends.OutOfMemory("no memory"), 0), (backends.DeviceLost("CUDA failure 999"), 0), (ValueError("odd"), 2)],
+    ids=["out of memory", "lost", "unknown"],
+)
+def test_a_device_that_fails_is_told_at_once_and_recovers(error: Exception, before: int) -> None:
+    device = Device()
+    device.gate.set()
+    target = pump(device, devices=2)
+    assert target.ready()
+    device.error = error
+    # Of an error that tells nothing of the device, the first are put down to the images.
+    for _ in range(before):
+        assert asyncio.run(ask(target, 1)) == [error]
+        assert target.ready()
+    (told,) = asyncio.run(ask(target, 1))
+    assert isinstance(told, ClassifierError)
+    assert (told.status, told.retry_after) == (503, 1)
+    assert not target.ready()
+    tries = len(device.sizes)
+    for attempt in (lambda: asyncio.run(ask(target, 1)), lambda: target.refuse(time.monotonic() + 5)):
+        with pytest.raises(ClassifierError, match="the device that infers fails"):
+            attempt()
+    assert len(device.sizes) == tries, "what is refused must not cost the device a try"
+    # It is tried without any request, and serves again.
+    assert eventually(lambda: len(device.sizes) > tries)
+    assert not target.ready()
+    device.error = None
+    assert eventually(target.ready)
+    assert values(asyncio.run(ask(target, 7))) == [7]
+    target.stop()
+
+
+def test_a_batch_that_does_not_end_is_told_and_one_that_ends_late_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "OVERDUE_S", 0.2)
+    device = Device()
+    target = pump(device)
+
+    async def hung() -> list[Any]:
+        waiting = asyncio.ensure_future(ask(target, 1))
+        await asyncio.sleep(0.05)
+        assert target.ready(), "a batch of ordinary length is no failure"
+        await asyncio.sleep(0.3)
+        assert not target.ready()
+        with pytest.raises(ClassifierError, match="the device that infers fails"):
+            await ask(target, 2)
+        device.gate.set()
+        return await waiting
+
+    assert values(asyncio.run(hung())) == [1]
+    assert eventually(target.ready)
+    target.stop()
+
+
+@pytest.mark.parametrize("fault", ["fails", "hangs"])
+def test_a_device_that_fails_for_too_long_ends_its_process(fault: str) -> None:
+    # It ends the process it is in, so it is given one.
+    code = f"""if True:
+        import asyncio, contextlib, time
+        from classifier.errors import ClassifierError
+        from runners import backends, runner
+        from tests.test_runner import ask, pump
+        runner.OVERDUE_S, runner.GIVE_UP_S, runner.TRY_EVERY_S = 0.1, 0.5, 0.1
+        def run(payloads):
+            if "{fault}" == "hangs":
+                time.sleep(60)
+            raise backends.DeviceLost("CUDA failure 999")
+        target = pump(run)
+        async def main():
+            first = asyncio.ensure_future(ask(target, 1))
+            for _ in range(300):
+                await asyncio.sleep(0.1)
+                target.ready()
+        asyncio.run(main())
+    """
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1, ended.stderr
+    assert "the device has failed for too long" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "meaning"),
+    [
+        (RuntimeError("bfc_arena.cc:376 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool, onnxruntime::"
+                      "Stream*) Failed to allocate memory for requested buffer of size 8388608"), backends.OutOfMemory),
+        (RuntimeError("CUDA failure 2: out of memory ; GPU=0 ; hostname=a ; expr=cudaMalloc"), backends.OutOfMemory),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA. Tried to allocate 2.00 GiB."), backends.OutOfMemory),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), backends.OutOfMemory),
+        (RuntimeError("std::bad_alloc"), backends.OutOfMemory),
+        (MemoryError(), backends.OutOfMemory),
+        (RuntimeError("CUDA failure 999: unknown error ; GPU=0"), backends.DeviceLost),
+        (RuntimeError("CUDA error: device-side assert triggered"), backends.DeviceLost),
+        (RuntimeError("CUDNN failure 4000: CUDNN_STATUS_INTERNAL_ERROR"), backends.DeviceLost),
+        (ValueError("Got invalid dimensions for input: image"), ValueError),
+    ],
+    ids=lambda value: str(value)[:24] if isinstance(value, Exception) else "",
+)  # fmt: skip
+def test_what_runtimes_say_of_a_device_is_understood(error: Exception, meaning: type[Exception]) -> None:
+    class Fails(FakeEngine):
+        backend: Any = type("Backend", (), {"infer": lambda self, pixels: (_ for _ in ()).throw(error)})()
+        infer = Engine.infer
+
+    with pytest.raises(meaning) as raised:
+        Fails().infer(np.zeros((1, 2, 2, 3), np.uint8))
+    assert str(error) in str(raised.value)

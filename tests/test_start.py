@@ -54,14 +54,18 @@ def test_an_slo_shorter_than_one_image(store: Path, placement: str) -> None:
     assert "refused to start: RESNET18_SLO_MS=1 can't be honoured: one image takes" in output
 
 
-@pytest.mark.parametrize("harm", ["damaged", "missing", "no manifest", "newer manifest"])
+@pytest.mark.parametrize(
+    "harm", ["damaged", "missing", "half-written", "no manifest", "newer manifest", "half-written manifest"]
+)
 def test_an_artifact_that_is_not_whole(store: Path, tmp_path: Path, harm: str) -> None:
     home = tmp_path / "home"
     shutil.copytree(store, home)
     (folder,) = (home / "models" / "resnet18-onnx-fp32").glob("*-*")
-    path = folder / ("model.onnx" if harm in ("damaged", "missing") else "manifest.json")
+    path = folder / ("manifest.json" if "manifest" in harm else "model.onnx")
     if harm == "damaged":
         path.write_bytes(path.read_bytes() + b"x")
+    elif harm.startswith("half-written"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     elif harm == "newer manifest":
         path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
     else:

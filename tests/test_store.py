@@ -309,3 +309,30 @@ class TestKilled:
             process.kill()
         model_store.register(artifact, made, VERSION)
         assert [path.name for path in empty_store.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_full_disk_registers_nothing_and_says_so(
+    tmpfs: Callable[[str], Path], artifact: Path, made: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = tmpfs("1m")
+    monkeypatch.setattr(model_store, "models", lambda: disk / "models")
+    large = artifact.with_name("large.onnx")
+    large.write_bytes(bytes(2_000_000))
+    with pytest.raises(model_store.StoreError, match=f"{NAME} is not registered, {disk}.*No space left on device"):
+        model_store.register(large, replace(made, file="large.onnx"), VERSION)
+    assert [path.name for path in disk.rglob("*")] == ["models", NAME]
+    # With room, the same works.
+    assert model_store.register(artifact, made, VERSION) == TAG
+    manifests.load(disk / "models" / NAME / VERSION)
+
+
+def test_a_build_without_room_is_refused_at_its_start(tmpfs: Callable[[str], Path]) -> None:
+    disk = tmpfs("20m")
+    command = [sys.executable, "-m", "model_build", "--weights", "demo", "--runtime", "onnx", "--precisions", "fp32"]
+    env = os.environ | {"BENTOML_HOME": str(disk)}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"Error: {disk / 'models'}: 2" in done.stderr, done.stderr
+    assert "MB are free, the build needs 44." in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(disk.glob("models/*"))

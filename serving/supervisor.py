@@ -1,0 +1,68 @@
+"""The parent of all workers: BentoML's own, but prompt, the same in a container, and stopping in the right order.
+
+BentoML's looks for dead workers every ten seconds, and in a container starts none anew. When it is told to stop, it
+removes the runner's socket first and then stops the runner together with the API workers that still need it. None of
+it is a setting, so this is the one place where BentoML is patched: ``install`` puts ``Supervisor`` in place of the
+class of its supervisor, before one is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import Any
+
+from bentoml._internal.utils import circus
+from tornado import gen
+
+CHECK_EVERY_S = 0.5
+# From SIGTERM to SIGKILL. API workers end by themselves sooner, with what they have in flight answered; the runner
+# has nothing left to do by then.
+API_STOP_S = 7.0
+RUNNER_STOP_S = 2.0
+# What is in flight then is a body that does not come, or an answer that would be far too late.
+API_ANSWER_S = 5
+API = "service"
+API_SOCKET = "_bento_api_server"
+
+
+def install() -> None:
+    """Make BentoML's next supervisor of this process a Supervisor."""
+    circus.Arbiter = Supervisor
+
+
+class Supervisor(circus.Arbiter):
+    """Starts the workers, starts the dead ones anew, and stops all within ten seconds: API workers, then the runner."""
+
+    def __init__(self, watchers: list[Any], *arguments: Any, **options: Any) -> None:
+        super().__init__(watchers, *arguments, **options | {"check_delay": CHECK_EVERY_S})
+        for watcher in watchers:
+            watcher.respawn = True
+            # A worker's own children are the worker's to stop, once they have nothing to do.
+            watcher.stop_children = False
+            watcher.graceful_timeout = API_STOP_S if watcher.name == API else RUNNER_STOP_S
+            if watcher.name == API and "--timeout-graceful-shutdown" not in watcher.args:
+                watcher.args += ["--timeout-graceful-shutdown", str(API_ANSWER_S)]
+
+    def stop(self) -> Any:
+        """Stop accepting, then the workers, then itself."""
+        if self._stopping:
+            return None
+        if self._exclusive_running_command is not None:
+            # Circus would forget the signal, were it just starting a worker.
+            self.loop.call_later(0.05, self.stop)
+            return None
+        # Connections would else go on to be accepted by the kernel, and be reset at the end.
+        with contextlib.suppress(OSError):
+            self.sockets[API_SOCKET].shutdown(socket.SHUT_RDWR)
+        # What it holds removes the runner's socket.
+        at_end, self.exit_stack = self.exit_stack, contextlib.ExitStack()
+        stopped = super().stop()
+        stopped.add_done_callback(lambda _: at_end.close())
+        return stopped
+
+    @gen.coroutine
+    def _stop_watchers(self, close_output_streams: bool = False, watcher_iter_func: Any = None) -> Any:
+        # BentoML lists a service after those it depends on.
+        for watcher in reversed(self.watchers):
+            yield watcher._stop(close_output_streams)
