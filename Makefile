@@ -16,7 +16,7 @@ export PYTHONPATH := $(CURDIR)
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on
 
-.PHONY: help serve model bento test lint bench bench-gpu clean
+.PHONY: help serve model bento test lint audit bench bench-gpu clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ lint: $(VENV)/dev.done ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+audit: $(VENV)/dev.done ## Ask the public advisory database about every package that is served with
+	@$(BIN)/uv tool run --from pip-audit==2.9.0 pip-audit --strict --disable-pip --no-deps -r requirements/runtime.txt
 
 bench: $(VENV)/build.done .venv-bench/bench.done ## Measure it beside its peers, 15 minutes (ARGS=--quick for a smoke test)
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from classifier import settings as _settings
 from runners import artifacts, backends, runner
-from serving import dedicated, replies, schema, supervisor
+from serving import dedicated, door, replies, schema, supervisor
 from serving.classify import Classifier
 from serving.edge import EdgeService, Lane, refuse
 from serving.metrics import RequestMetrics
@@ -29,6 +29,7 @@ try:
     settings = _settings.load()
     device = backends.pick_device(settings.device, settings.runtime)
     tag = artifacts.choose(settings, device, bento=Path(__file__).resolve().parents[1] / "bento.yaml")
+    guard = door.build(settings)
 except (_settings.SettingsError, artifacts.ArtifactError, backends.DeviceError) as error:
     raise SystemExit(f"resnet18: {error}") from None
 placement = settings.placement
@@ -56,6 +57,7 @@ class ResNet18:
 
     stored = bentoml.models.BentoModel(tag)
     lanes: ClassVar[dict[str, Lane]] = {}
+    guarded_by: ClassVar[door.Guard | None] = guard
     if not inline:
         runner = bentoml.depends(dedicated.service(settings, tag, device))
 

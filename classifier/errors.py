@@ -7,6 +7,7 @@ from typing import Any
 STATUS = {
     "bad_request": 400,
     "unreadable_image": 400,
+    "unauthorized": 401,
     "not_found": 404,
     "method_not_allowed": 405,
     "length_required": 411,
@@ -16,6 +17,7 @@ STATUS = {
     "unsupported_media_type": 415,
     "invalid_parameter": 422,
     "overloaded": 429,
+    "rate_limited": 429,
     "internal": 500,
     "unavailable": 503,
     "timeout": 504,

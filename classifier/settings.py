@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 PREFIX = "RESNET18_"
+MIN_KEY_CHARACTERS = 16
 
 
 class SettingsError(Exception):
@@ -56,6 +62,28 @@ class Settings(BaseSettings):
         30_000, description="milliseconds a request may take before the answer is 504"
     )
     access_log: bool = Field(False, description="one log line a request")
+    api_keys: SecretStr | None = Field(
+        None, description="keys, comma-separated, one of which each request must bring; without any, none is asked for"
+    )
+    api_keys_file: Path | None = Field(
+        None, description="a file of such keys, one a line, `#` before a comment; besides those of `API_KEYS`"
+    )
+    open_paths: str = Field(
+        "/,/livez,/readyz,/healthz,/docs.json,/static_content/*",
+        description="paths that need no key and have no rate limit, comma-separated; `/*` at the end takes all below",
+    )
+    cors_origins: str | None = Field(
+        None, description="origins whose pages may call the service from a browser, comma-separated, or `*` for all"
+    )
+    rate_limit: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)] | None = Field(
+        None, description="requests a second for each key, or for each address where there are no keys; then 429"
+    )
+    rate_burst: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        10, description="requests that a client may send at once before `RATE_LIMIT` holds it back"
+    )
+    trusted_proxies: str | None = Field(
+        None, description="addresses or networks of proxies, comma-separated, whose `X-Forwarded-For` tells the client"
+    )
 
     @field_validator("device")
     @classmethod
@@ -64,10 +92,60 @@ class Settings(BaseSettings):
             raise ValueError("must be auto, cpu, cuda or cuda:N")
         return value
 
+    @field_validator("api_keys")
+    @classmethod
+    def _api_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        # An empty secret must not open the door.
+        if value is not None:
+            check_keys(listed(value.get_secret_value()))
+        return value
+
+    @field_validator("open_paths")
+    @classmethod
+    def _open_paths(cls, value: str) -> str:
+        for path in listed(value):
+            if not re.fullmatch(r"/[^*?#\s]*(?<=/)\*|/[^*?#\s]*", path):
+                raise ValueError(f"{path!r} must be a path such as /metrics, or /assets/* for all below it")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _cors_origins(cls, value: str | None) -> str | None:
+        for origin in listed(value):
+            if origin != "*" and not re.fullmatch(r"https?://[^/?#*\s]+", origin):
+                raise ValueError(f"{origin!r} must be an origin such as https://shop.example, without a path, or *")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _trusted_proxies(cls, value: str | None) -> str | None:
+        for proxy in listed(value):
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError:
+                raise ValueError(f"{proxy!r} must be an address such as 10.0.0.7 or a network: 10.0.0.0/24") from None
+        return value
+
     def inference_threads(self, processes: int) -> int:
         """Inference threads of one of ``processes`` processes that infer."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return self.threads or max(1, cores // processes)
+
+
+def listed(value: str | None) -> list[str]:
+    """The items of a comma-separated setting."""
+    return [item.strip() for item in (value or "").split(",") if item.strip()]
+
+
+def check_keys(keys: Sequence[str]) -> None:
+    """Raise ValueError for none, or for the first that no header could carry or that is too short, by its number."""
+    if not keys:
+        raise ValueError("it holds no key")
+    for number, key in enumerate(keys, start=1):
+        if not re.fullmatch(r"[!-~]+", key):
+            raise ValueError(f"key {number} has a character that is not printable ASCII")
+        if len(key) < MIN_KEY_CHARACTERS:
+            raise ValueError(f"key {number} has {len(key)} characters, at least {MIN_KEY_CHARACTERS} are needed")
 
 
 def load() -> Settings:
@@ -86,4 +164,6 @@ def _explain(item: object) -> str:
     assert isinstance(item, dict)
     name = PREFIX + str(item["loc"][0]).upper()
     reason = str(item["msg"]).removeprefix("Value error, ")
-    return f"{name}={item['input']!r} can't be honoured: {reason[0].lower()}{reason[1:]}"
+    # A key that was mistyped is almost one: it must not get into a log.
+    value = "" if name == f"{PREFIX}API_KEYS" else f"={item['input']!r}"
+    return f"{name}{value} can't be honoured: {reason[0].lower()}{reason[1:]}"

@@ -61,7 +61,8 @@ _T = TypeVar("_T")
 class EdgeService(Service[Any]):
     """A BentoML service whose application is wrapped in Edge.
 
-    Its class may have ``lanes``: a dict of paths whose POST requests skip BentoML's layers, and what answers them.
+    Its class may have ``lanes``: a dict of paths whose POST requests skip BentoML's layers, and what answers them;
+    and ``guarded_by``: what puts a door around all that a request meets, or None.
     """
 
     def to_asgi(self, is_main: bool = True) -> Any:
@@ -69,7 +70,7 @@ class EdgeService(Service[Any]):
         self.inject_config()
         metrics.reserve()
         app = _Factory(self, is_main=is_main)()
-        return Edge(app, _paths(app))
+        return Edge(app, _paths(app), getattr(self.inner, "guarded_by", None))
 
 
 class _Factory(ServiceAppFactory):
@@ -159,74 +160,63 @@ def refuse(error: Exception) -> NoReturn:
 class Edge:
     """ASGI middleware around a whole application whose paths and methods are known."""
 
-    def __init__(self, app: ASGIApp, paths: dict[str, frozenset[str]]) -> None:
+    def __init__(
+        self, app: ASGIApp, paths: dict[str, frozenset[str]], guard: Callable[[ASGIApp], ASGIApp] | None = None
+    ) -> None:
         self._app, self._paths = app, paths
         # Headers of every answer: from SIGTERM on, that it is its connection's last.
         self._always: _Headers = []
+        # Inside what stamps replies, so that a refusal at the door has its request id too.
+        self._entrance: ASGIApp = guard(self._routed) if guard else self._routed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's scope."""
         if scope["type"] == "lifespan":
-            self._adapt_server()
+            self._drain_first()
             await self._app(scope, receive, _freezing(send))
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = _request_id(scope)
-        stamped = _stamped(send, [(b"x-request-id", request_id)], self._always, scope["method"] == "HEAD")
+        stamped = _stamped(send, [(b"x-request-id", _request_id(scope))], self._always, scope["method"] == "HEAD")
+        await self._entrance(scope, receive, stamped)
+
+    async def _routed(self, scope: Scope, receive: Receive, send: Send) -> None:
         methods = self._paths.get(scope["path"])
         if methods is None:
             paths = ", ".join(sorted(path for path in self._paths if path.count("/") == 1))
             message = f"there is no {scope['path'][:200]!r} here; there are {paths}"
-            await error_response(ClassifierError("not_found", message))(scope, receive, stamped)
+            await error_response(ClassifierError("not_found", message))(scope, receive, send)
         elif scope["method"] not in methods:
             allowed = ", ".join(sorted(methods))
             message = f"{scope['method']} is not allowed on {scope['path']}; {allowed} is"
             response = error_response(ClassifierError("method_not_allowed", message))
             response.headers["Allow"] = allowed
-            await response(scope, receive, stamped)
+            await response(scope, receive, send)
         else:
             try:
-                await self._app(scope, receive, stamped)
+                await self._app(scope, receive, send)
             except asyncio.CancelledError:
                 # By uvicorn, which has waited long enough for what is in flight at its end.
                 message = "the service is shutting down, and the request is not complete yet"
                 response = error_response(ClassifierError("unavailable", message, retry_after=1))
-                await response(scope, receive, stamped)
+                await response(scope, receive, send)
 
-    def _adapt_server(self) -> None:
-        """Change two things of the uvicorn server around this that neither an application nor a setting can.
+    def _drain_first(self) -> None:
+        """Let DRAIN_S pass between SIGTERM and the end of the uvicorn server around this.
 
-        What is no HTTP is answered in our shape. And after SIGTERM, DRAIN_S pass before uvicorn's own end: that closes
-        at once each connection on which nothing is in flight, also where the next request is under way, whose client
-        would see a reset. In DRAIN_S it gets its answer, and is told that it is the connection's last.
+        That closes at once each connection on which nothing is in flight, also where the next request is under way,
+        whose client would see a reset. In DRAIN_S it gets its answer, and is told that it is the connection's last.
         """
         end, loop = signal.getsignal(signal.SIGTERM), asyncio.get_running_loop()
-        server = getattr(end, "__self__", None)
-        if not callable(end) or not isinstance(server, uvicorn.Server):
+        if not callable(end) or not isinstance(getattr(end, "__self__", None), uvicorn.Server):
             return  # no server, as in a test
-        server.config.http_protocol_class = _answering(server.config.http_protocol_class)
 
         def drain(number: int, frame: FrameType | None) -> None:
             self._always.append((b"connection", b"close"))
             loop.call_soon_threadsafe(loop.call_later, DRAIN_S, end, number, frame)
 
         signal.signal(signal.SIGTERM, drain)
-
-
-def _answering(protocol: Any) -> Any:
-    """``protocol`` of uvicorn, which answers what it can't parse as Edge answers the rest."""
-
-    class Answering(protocol):  # type: ignore[misc]  # uvicorn chooses it when it starts
-        def send_400_response(self, _: str) -> None:
-            response = error_response(ClassifierError("bad_request", "these bytes are no HTTP/1.1 request"))
-            headers = [*response.raw_headers, (b"x-request-id", uuid.uuid4().hex.encode()), (b"connection", b"close")]
-            lines = [b"HTTP/1.1 400 Bad Request", *(b"%b: %b" % header for header in headers)]
-            self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + response.body)
-            self.transport.close()
-
-    return Answering
 
 
 def _request_id(scope: Scope) -> bytes:
@@ -249,7 +239,9 @@ def _stamped(send: Send, own: _Headers, always: _Headers, head: bool) -> Send:
                 replaced = True
                 code = _CODE_OF_STATUS.get(message["status"], "internal")
                 response = error_response(ClassifierError(code, _MESSAGE.get(code, "the request was refused")))
-                await send({**message, "headers": [*response.raw_headers, *own, *always]})
+                # Without what the door has allowed it, a browser would not show its page the error.
+                allowed = [item for item in headers if item[0] == b"vary" or item[0].startswith(b"access-control-")]
+                await send({**message, "headers": [*response.raw_headers, *allowed, *own, *always]})
                 await send({"type": "http.response.body", "body": b"" if head else response.body})
                 return
             message = {**message, "headers": [*message.get("headers", []), *own, *always]}

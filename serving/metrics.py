@@ -95,6 +95,19 @@ def _child(metric: Counter, label: str, known: dict[str, Counter]) -> Counter:
     return known[label]
 
 
+class DoorMetrics:
+    """Requests that never reached the service, of one API process."""
+
+    def __init__(self) -> None:
+        from prometheus_client import Counter
+
+        self._refused = Counter("resnet18_door_refused_total", "Requests refused at the door, by error code", ["code"])
+
+    def refused(self, code: str) -> None:
+        """Count a request refused with the error ``code``."""
+        self._refused.labels(code).inc()
+
+
 class BatchMetrics:
     """What a pump's batcher does and has learned, of one process that infers."""
 

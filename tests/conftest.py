@@ -7,6 +7,7 @@ import dataclasses
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -124,7 +125,7 @@ def demo() -> Checkpoint:
 
 
 class Server:
-    """A service started as a user would, and stopped by its own process id."""
+    """A service started as a user would, and stopped by its own process id. ``tls``: its certificate and key."""
 
     def __init__(
         self,
@@ -135,10 +136,11 @@ class Server:
         settings: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
         log: Path | None = None,
+        tls: tuple[Path, Path] | None = None,
     ) -> None:
         with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
             self.port: int = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         variables = (
             environment()
             | {"BENTOML_HOME": str(home)}
@@ -146,6 +148,8 @@ class Server:
             | (dict(env) if env is not None else {})
         )
         command = [sys.executable, "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(self.port)]
+        if tls:
+            command += ["--ssl-certfile", str(tls[0]), "--ssl-keyfile", str(tls[1])]
         with contextlib.ExitStack() as stack:
             self.process = subprocess.Popen(
                 command,
@@ -156,7 +160,8 @@ class Server:
                 text=True,
                 start_new_session=True,
             )
-        self.client = httpx.Client(base_url=self.url, timeout=30)
+        verify = ssl.create_default_context(cafile=tls[0]) if tls else True
+        self.client = httpx.Client(base_url=self.url, timeout=30, verify=verify)
 
     def wait(self, seconds: float = 60) -> Server:
         """Return when the service is ready; fail with its output when it isn't within ``seconds``."""

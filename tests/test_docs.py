@@ -95,7 +95,9 @@ def test_the_tree_in_the_readme_exists(name: str) -> None:
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("path", [*READMES, *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize(
+    "path", [*READMES, "SECURITY.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))]
+)
 def test_links_between_documents_lead_somewhere(path: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)", read(path)):
         if "://" not in target:

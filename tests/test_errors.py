@@ -40,6 +40,7 @@ def test_every_code_that_is_raised_has_a_status() -> None:
     ("code", "status"),
     [
         ("unreadable_image", 400),
+        ("unauthorized", 401),
         ("not_found", 404),
         ("method_not_allowed", 405),
         ("length_required", 411),
@@ -47,6 +48,7 @@ def test_every_code_that_is_raised_has_a_status() -> None:
         ("unsupported_media_type", 415),
         ("invalid_parameter", 422),
         ("overloaded", 429),
+        ("rate_limited", 429),
         ("unavailable", 503),
         ("timeout", 504),
     ],

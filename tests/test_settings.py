@@ -68,6 +68,12 @@ def test_every_setting_is_described() -> None:
         ("max_pixels", "1000000000", 1_000_000_000),
         ("access_log", "true", True),
         ("access_log", "0", False),
+        ("open_paths", "", ""),
+        ("open_paths", "/metrics, /assets/*", "/metrics, /assets/*"),
+        ("cors_origins", "*", "*"),
+        ("cors_origins", "https://a.example,http://[::1]:8080", "https://a.example,http://[::1]:8080"),
+        ("rate_limit", "0.5", 0.5),
+        ("trusted_proxies", "10.0.0.7, fd00::/8", "10.0.0.7, fd00::/8"),
     ],
 )
 def test_good_values(loaded: Callable[..., Settings], name: str, text: str, value: object) -> None:
@@ -106,6 +112,21 @@ def test_good_values(loaded: Callable[..., Settings], name: str, text: str, valu
         ("timeout_ms", "600001", "less than or equal to 600000"),
         ("timeout_ms", "nan", "valid integer"),
         ("access_log", "perhaps", "valid boolean"),
+        ("open_paths", "metrics", "'metrics' must be a path such as /metrics"),
+        ("open_paths", "/livez,/static*", "'/static*' must be a path"),
+        ("open_paths", "/*/x", "'/*/x' must be a path"),
+        ("cors_origins", "shop.example", "'shop.example' must be an origin such as https://"),
+        ("cors_origins", "https://shop.example/", "without a path"),
+        ("cors_origins", "https://*.shop.example", "must be an origin"),
+        ("cors_origins", "null", "must be an origin"),
+        ("rate_limit", "0", "greater than 0"),
+        ("rate_limit", "-1", "greater than 0"),
+        ("rate_limit", "inf", "finite number"),
+        ("rate_limit", "nan", "finite number"),
+        ("rate_burst", "0", "greater than or equal to 1"),
+        ("trusted_proxies", "*", "'*' must be an address such as 10.0.0.7 or a network"),
+        ("trusted_proxies", "proxy.local", "must be an address"),
+        ("trusted_proxies", "10.0.0.1/24", "must be an address"),
     ],
 )
 def test_bad_values_are_quoted_with_what_is_allowed(
@@ -118,6 +139,30 @@ def test_bad_values_are_quoted_with_what_is_allowed(
     assert allowed in message
     assert "\n" not in message
     assert "pydantic" not in message
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ("", "it holds no key"),
+        (" , ", "it holds no key"),
+        ("tooshort", "key 1 has 8 characters, at least 16 are needed"),
+        ("a-key-of-16-chars,fifteen-letters", "key 2 has 15 characters"),
+        ("a-key-with-ümläuts", "key 1 has a character that is not printable ASCII"),
+        ("a key with blanks in it", "key 1 has a character that is not printable ASCII"),
+    ],
+)
+def test_a_bad_key_is_refused_and_not_quoted(loaded: Callable[..., Settings], keys: str, told: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        loaded(api_keys=keys)
+    message = str(raised.value)
+    assert message.startswith(f"RESNET18_API_KEYS can't be honoured: {told}")
+    assert not any(key in message for key in keys.split(",") if key.strip())
+
+
+def test_keys_do_not_show_in_settings(loaded: Callable[..., Settings]) -> None:
+    settings = loaded(api_keys="a-key-of-16-chars")
+    assert "a-key-of-16-chars" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 
 def test_all_bad_values_are_told_at_once(loaded: Callable[..., Settings]) -> None:

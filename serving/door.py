@@ -1,0 +1,198 @@
+"""The door in front of the service: API keys, a rate limit, CORS. Off by default, and then no layer of it exists.
+
+Each API process counts for itself, so the rate limit is divided among them: never more than was set, however
+connections fall.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import math
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from starlette.middleware.cors import CORSMiddleware
+
+from classifier.errors import ClassifierError
+from classifier.settings import PREFIX, SettingsError, check_keys, listed
+from serving.metrics import DoorMetrics
+from serving.replies import ERROR_HEADER, error_response
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from classifier.settings import Settings
+
+Guard = Callable[["ASGIApp"], "ASGIApp"]
+MAX_CLIENTS = 10_000
+# Seconds of a clock that has run for months are floats of some nanoseconds; a burst must not lose a request to that.
+_ROUNDING = 1e-6
+_MAX_ADDRESS = 64
+_REQUEST_HEADERS = ["Authorization", "X-API-Key", "X-Request-ID", "X-Time-Allowed-Ms"]
+_REPLY_HEADERS = ["X-Request-ID", "Server-Timing", "Retry-After", ERROR_HEADER]
+
+
+def build(settings: Settings) -> Guard | None:
+    """What puts the door around an application; None where all of its settings are off.
+
+    Raises SettingsError where the file of keys can't be used, or the burst can't be divided among the workers.
+    """
+    keys, origins = _keys(settings), listed(settings.cors_origins)
+    rate, burst, workers = settings.rate_limit, settings.rate_burst, settings.workers
+    if not (keys or origins or rate or settings.trusted_proxies):
+        return None
+    if rate and burst < workers:
+        raise SettingsError(
+            f"{PREFIX}RATE_BURST={burst} can't be honoured: must be at least {PREFIX}WORKERS={workers}, "
+            "each of which counts for itself"
+        )
+
+    def guard(app: ASGIApp) -> ASGIApp:
+        # uvicorn reads this after the application is made. Its default believes whoever connects from this machine,
+        # also a proxy that passes on what its clients say of themselves.
+        os.environ["FORWARDED_ALLOW_IPS"] = settings.trusted_proxies or ""
+        if keys or rate:
+            limit = RateLimit(rate / workers, burst / workers) if rate else None
+            app = Door(app, keys, listed(settings.open_paths), limit, DoorMetrics().refused)
+        if origins:
+            # Outside the keys: browsers ask for permission without one.
+            app = CORSMiddleware(
+                app,
+                allow_origins=origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=_REQUEST_HEADERS,
+                expose_headers=_REPLY_HEADERS,
+            )
+        return app
+
+    return guard
+
+
+def _keys(settings: Settings) -> list[str]:
+    keys = listed(settings.api_keys.get_secret_value()) if settings.api_keys else []
+    path = settings.api_keys_file
+    if path is None:
+        return keys
+    try:
+        if not path.is_absolute():
+            raise ValueError("must be an absolute path: processes of one service work in different folders")
+        lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+        more = [line for line in lines if line and not line.startswith("#")]
+        check_keys(more)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(f"{PREFIX}API_KEYS_FILE={str(path)!r} can't be honoured: {reason}") from None
+    return keys + more
+
+
+class RateLimit:
+    """A token bucket for each client: ``burst`` requests at once, and ``rate`` a second in the long run.
+
+    Of a bucket only the time is kept at which it will be full again, as in the generic cell rate algorithm of ITU-T
+    I.371. Of more than ``clients`` the one not seen for longest is forgotten: its bucket is most likely full.
+    """
+
+    def __init__(self, rate: float, burst: float, clients: int = MAX_CLIENTS) -> None:
+        self._interval, self._tolerance, self._clients = 1 / rate, (burst - 1) / rate, clients
+        self._full_at: OrderedDict[str | int, float] = OrderedDict()
+
+    def wait(self, client: str | int, now: float) -> float:
+        """0, and a token taken, if ``client`` may be served; else the seconds until it may. ``now``: seconds."""
+        full_at = max(now, self._full_at.get(client, now))
+        wait = full_at - now - self._tolerance
+        served = wait < _ROUNDING
+        self._full_at[client] = full_at + self._interval if served else full_at
+        self._full_at.move_to_end(client)
+        if len(self._full_at) > self._clients:
+            self._full_at.popitem(last=False)
+        return 0.0 if served else wait
+
+
+class Door:
+    """ASGI middleware that answers 401 to HTTP requests without a key, and 429 to those over the rate limit.
+
+    ``keys``: none, if no key is asked for. ``open_paths``: let through as they are. ``refused``: told each error code.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: Sequence[str],
+        open_paths: Sequence[str],
+        limit: RateLimit | None,
+        refused: Callable[[str], None],
+    ) -> None:
+        self._app, self._limit, self._refused = app, limit, refused
+        self._digests = [sha256(key.encode()).digest() for key in keys]
+        self._open = frozenset(open_paths)
+        self._open_below = tuple(path.removesuffix("*") for path in open_paths if path.endswith("*"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one HTTP request's scope; its body is not read for a refusal."""
+        try:
+            self._check(scope)
+        except ClassifierError as error:
+            self._refused(error.code)
+            response = error_response(error)
+            if error.status == 401:
+                response.headers["WWW-Authenticate"] = "Bearer"
+            await response(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        # The path as it is routed by. A URL put together from the Host header may show another.
+        path: str = scope["path"]
+        if path in self._open or path.startswith(self._open_below):
+            return
+        client = self._number_of_key(scope) if self._digests else _address(scope)
+        wait = self._limit.wait(client, time.monotonic()) if self._limit else 0
+        if wait:
+            seconds = math.ceil(wait)
+            raise ClassifierError(
+                "rate_limited",
+                f"this {'key' if self._digests else 'address'} sends more requests than the rate limit allows; "
+                f"try again in {seconds} s",
+                retry_after=seconds,
+            )
+
+    def _number_of_key(self, scope: Scope) -> int:
+        """Which of the keys the request brings; raises ClassifierError for none of them."""
+        sent = []
+        for name, value in scope["headers"]:
+            if name == b"x-api-key":
+                sent.append(value)
+            elif name == b"authorization" and value[:7].lower() == b"bearer ":
+                sent.append(value[7:])
+        number = None
+        # Digests, all of them, whatever matched: the time taken tells nothing of a key, not even its length.
+        for key in sent[:2]:
+            digest = sha256(key.strip()).digest()
+            for candidate, known in enumerate(self._digests):
+                if hmac.compare_digest(digest, known):
+                    number = candidate
+        if number is None:
+            what = "the API key is not known here" if sent else "an API key is needed"
+            raise ClassifierError("unauthorized", f"{what}; send it as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
+        return number
+
+
+def _address(scope: Scope) -> str:
+    """Who a request without a key comes from: an IPv4 address, or an IPv6 network of 64 bits, as one host has all."""
+    host: str = scope["client"][0] if scope.get("client") else ""
+    if ":" in host:
+        try:
+            address = ipaddress.IPv6Address(host)
+        except ValueError:
+            return host[:_MAX_ADDRESS]  # what a trusted proxy says, which need not be an address
+        if address.ipv4_mapped is None:
+            return str(ipaddress.IPv6Address(int(address) >> 64 << 64))
+        return str(address.ipv4_mapped)
+    return host[:_MAX_ADDRESS]
