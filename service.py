@@ -56,6 +56,7 @@ class ResNet18:
     """Classifies images with ResNet18: top-k labels in English and Chinese."""
 
     stored = bentoml.models.BentoModel(tag)
+    settings = settings
     lanes: ClassVar[dict[str, Lane]] = {}
     guarded_by: ClassVar[door.Guard | None] = guard
     if not inline:
@@ -119,6 +120,7 @@ class ResNet18:
             "precision": manifest.precision,
             "placement": placement,
             "workers": settings.workers,
+            "decoder": settings.decoder,
             "runner": await self.placement.describe(),
             "gate": manifest.gate,
             "export": manifest.export,

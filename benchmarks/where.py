@@ -1,8 +1,8 @@
-"""`python -m benchmarks.where`: where should inference run on a CPU? The same artifact, in interleaved rounds.
+"""`python -m benchmarks.where`: where should decoding and inference run on a CPU? One artifact, in interleaved rounds.
 
 API workers that infer one image at a time; one front with a pool of threads and one queue (the default), and with one
-thread more, which could fill what waiting for Python's lock leaves idle; one front and a runner process; and a
-prototype, here only, of one front with a pool of processes that are fed raw bytes.
+thread more, which could fill what waiting for Python's lock leaves idle, and with decoding contained in processes; one
+front and a runner process; and a prototype, here only, of one front with a pool of processes that are fed raw bytes.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ PLACES: dict[str, tuple[tuple[str, ...], dict[str, object]]] = {
     "workers inline, a thread each": ((), {"workers": cores(), "threads": 1}),
     "one front, threads (default)": ((), {}),
     "one front, a thread more than cores": ((), {"threads": cores() + 1}),
+    "one front, threads, decoders contained": ((), {"decoder": "contained"}),
     "one front, runner process": ((), {"placement": "dedicated"}),
     "one front, pool of processes": (_POOL, {}),
 }
@@ -176,8 +177,10 @@ def _rows(points: dict[str, dict[int, list[Point]]], pss: dict[str, list[float]]
 
 @click.command()
 @click.option("--quick", is_flag=True, help="A smoke test: one short round.")
+@click.option("--rounds", type=click.IntRange(1, 50), default=2, show_default=True)
+@click.option("--only", multiple=True, help="Measure only places whose names hold this; may be repeated.")
 @click.option("--serve", "port", type=int, hidden=True)
-def main(quick: bool, port: int | None) -> None:
+def main(quick: bool, rounds: int, only: tuple[str, ...], port: int | None) -> None:
     """Compare placements of inference on a CPU; the last line of stdout is one JSON object."""
     file = artifact.ready().file
     if port is not None:
@@ -185,12 +188,15 @@ def main(quick: bool, port: int | None) -> None:
         return
     progress = Console(stderr=True)
     bodies = list(photos.read(photos.FOLDER).values())
-    rounds, seconds = (1, 1.0) if quick else (2, 3.0)
-    points: dict[str, dict[int, list[Point]]] = {place: {count: [] for count in CONNECTIONS} for place in PLACES}
-    pss: dict[str, list[float]] = {place: [] for place in PLACES}
+    rounds, seconds = (1, 1.0) if quick else (rounds, 3.0)
+    places = [place for place in PLACES if not only or any(word in place for word in only)]
+    if not places:
+        raise click.BadParameter(f"{only[0]!r} is in none of {', '.join(PLACES)}", param_hint="--only")
+    points: dict[str, dict[int, list[Point]]] = {place: {count: [] for count in CONNECTIONS} for place in places}
+    pss: dict[str, list[float]] = {place: [] for place in places}
     yardsticks: list[Bare] = [bare(file, bodies, seconds, cores())]
     for number in range(rounds):
-        for place in random.Random(number).sample(list(PLACES), len(PLACES)):
+        for place in random.Random(number).sample(places, len(places)):
             begin = time.monotonic()
             found, memory = _measure(place, bodies, seconds)
             yardsticks.append(bare(file, bodies, seconds, cores()))

@@ -10,6 +10,8 @@ over white; animations give their first frame; EXIF orientation is applied.
 from __future__ import annotations
 
 import io
+import math
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,12 +62,13 @@ def sniff(data: bytes) -> str | None:
     return None
 
 
-def decode(data: bytes, size: int, resize: int, max_pixels: int) -> NDArray[np.uint8]:
+def decode(data: bytes, size: int, resize: int, max_pixels: int, max_seconds: float = math.inf) -> NDArray[np.uint8]:
     """Pixels uint8[size, size, 3], RGB, of an encoded image.
 
     ``resize`` is the length in pixels the shorter side is scaled to before the centre crop. An image whose header
-    tells more than ``max_pixels`` is refused before anything is decoded. Raises ClassifierError:
-    ``unsupported_media_type``, ``image_too_large`` or ``unreadable_image``.
+    tells more than ``max_pixels`` is refused before anything is decoded. One that takes longer than ``max_seconds`` is
+    given up where its decoder next asks for data, which is every 64 KB at best. Raises ClassifierError:
+    ``unsupported_media_type``, ``image_too_large``, ``decode_timeout`` or ``unreadable_image``.
     """
     if not data:
         raise ClassifierError("unreadable_image", "the image is empty: 0 bytes")
@@ -77,7 +80,7 @@ def decode(data: bytes, size: int, resize: int, max_pixels: int) -> NDArray[np.u
             allowed=list(FORMATS),
         )
     try:
-        with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+        with Image.open(_Timed(data, max_seconds), formats=(kind,)) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise ClassifierError(
@@ -94,6 +97,25 @@ def decode(data: bytes, size: int, resize: int, max_pixels: int) -> NDArray[np.u
         raise ClassifierError(
             "unreadable_image", f"the {kind} image can't be decoded: {_reason(error)}", format=kind
         ) from None
+
+
+class _Timed(io.BytesIO):
+    """Bytes that can be read for ``seconds``."""
+
+    def __init__(self, data: bytes, seconds: float) -> None:
+        super().__init__(data)
+        self._seconds, self._end = seconds, time.monotonic() + seconds
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if time.monotonic() > self._end:
+            raise too_slow(self._seconds)
+        return super().read(size)
+
+
+def too_slow(seconds: float) -> ClassifierError:
+    """The refusal of an image that takes longer than ``seconds`` to decode."""
+    limit = round(1e3 * seconds)
+    return ClassifierError("decode_timeout", f"the image takes longer than {limit} ms to decode", limit=limit)
 
 
 def _reason(error: Exception) -> str:

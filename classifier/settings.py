@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 if TYPE_CHECKING:
@@ -58,8 +58,31 @@ class Settings(BaseSettings):
     max_pixels: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(
         50_000_000, description="pixels an image's header may tell, checked before decoding"
     )
+    max_fields: Annotated[int, Field(ge=0, le=1024)] = Field(16, description="text fields in one multipart body")
+    max_part_header_bytes: Annotated[int, Field(ge=128, le=65_536)] = Field(
+        4096, description="bytes of the headers of one part of a multipart body"
+    )
+    max_header_bytes: Annotated[int, Field(ge=1024, le=1_048_576)] = Field(
+        16_384, description="bytes of a request's own headers"
+    )
+    max_held_bytes: Annotated[int, Field(ge=1024)] = Field(
+        256 * 1024 * 1024, description="bytes of the bodies that one API process holds at once; beyond it 429"
+    )
+    upload_timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
+        20_000, description="milliseconds that a request's headers, and then its body, may take to arrive before 408"
+    )
+    decoder: Literal["inline", "contained"] = Field(
+        "inline",
+        description="where images are decoded: in the threads that infer, or each in a process that can be ended",
+    )
+    decode_timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
+        5000, description="milliseconds one image may take to decode; `inline` notices it only between two reads"
+    )
+    decode_memory_mb: Annotated[int, Field(ge=16, le=65_536)] = Field(
+        768, description="MB that decoding one image may take; only `contained` can hold it"
+    )
     timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
-        30_000, description="milliseconds a request may take before the answer is 504"
+        30_000, description="milliseconds an answer may take, from the body's last byte, before it is 504"
     )
     access_log: bool = Field(False, description="one log line a request")
     api_keys: SecretStr | None = Field(
@@ -90,6 +113,13 @@ class Settings(BaseSettings):
     def _device(cls, value: str) -> str:
         if not re.fullmatch(r"auto|cpu|cuda(:\d{1,2})?", value):
             raise ValueError("must be auto, cpu, cuda or cuda:N")
+        return value
+
+    @field_validator("max_held_bytes")
+    @classmethod
+    def _max_held_bytes(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("max_body_bytes", 0):
+            raise ValueError(f"must hold one body at least: {PREFIX}MAX_BODY_BYTES={info.data['max_body_bytes']}")
         return value
 
     @field_validator("api_keys")

@@ -35,6 +35,11 @@ class Classifier:
 
     def __init__(self, settings: Settings, placement: Placement, metrics: RequestMetrics) -> None:
         self._settings, self._placement, self._metrics = settings, placement, metrics
+        self._held = upload.Held(settings.max_held_bytes)
+        self._single, self._batch = (
+            upload.Limits(settings.max_body_bytes, images, settings.max_fields, settings.max_part_header_bytes)
+            for images in (1, settings.max_images)
+        )
         artifact = placement.artifact
         self._labels = artifact.manifest.labels
         self._model = {
@@ -45,25 +50,31 @@ class Classifier:
 
     async def classify(self, request: Request) -> Response:
         """The reply to ``POST /classify``."""
-        return await self._answer(request, self._one)
+        return await self._answer(request, "image", self._single, self._one)
 
     async def classify_batch(self, request: Request) -> Response:
         """The reply to ``POST /classify_batch``."""
-        return await self._answer(request, self._many)
+        return await self._answer(request, "images", self._batch, self._many)
 
-    async def _answer(self, request: Request, handle: Any) -> Response:
-        timing = Timing()
+    async def _answer(self, request: Request, name: str, limits: upload.Limits, handle: Any) -> Response:
+        timing, arrival = Timing(), None
+        settings = self._settings
         try:
-            async with asyncio.timeout(self._settings.timeout_ms / 1e3):
-                body, images, arrival = await handle(request, timing)
+            with upload.Share(self._held) as share:
+                async with asyncio.timeout(settings.upload_timeout_ms / 1e3) as patience:
+                    sent, arrival, deadline = await self._read(request, name, limits, share)
+                    patience.reschedule(asyncio.get_running_loop().time() + settings.timeout_ms / 1e3)
+                    body, images = await handle(request, sent, timing, deadline)
         except ClassifierError as error:
             self._metrics.failed(error)
             return replies.error_response(error)
         except TimeoutError:
-            limit = self._settings.timeout_ms
-            self._metrics.failed("timeout")
-            message = f"no answer within the limit of {limit} ms"
-            return replies.error_response(ClassifierError("timeout", message, limit=limit))
+            if arrival is None:
+                code, what, limit = "upload_timeout", "the body did not arrive", settings.upload_timeout_ms
+            else:
+                code, what, limit = "timeout", "no answer", settings.timeout_ms
+            self._metrics.failed(code)
+            return replies.error_response(ClassifierError(code, f"{what} within the limit of {limit} ms", limit=limit))
         except ClientDisconnect:
             self._metrics.failed("disconnected")
             return replies.error_response(ClassifierError("bad_request", "the body ended early"))
@@ -75,16 +86,18 @@ class Classifier:
         self._metrics.answered(images, timing)
         return replies.json_response(body | {"model": self._model, "timing_ms": timing.body()}, timing)
 
-    async def _one(self, request: Request, timing: Timing) -> tuple[dict[str, Any], int, float]:
-        sent, arrival, deadline = await self._read(request, "image", 1)
+    async def _one(
+        self, request: Request, sent: upload.Upload, timing: Timing, deadline: float
+    ) -> tuple[dict[str, Any], int]:
         top_k = self._top_k(request, sent.fields)
         (result,) = await self._infer(request, sent.images, timing, deadline)
         if isinstance(result, ClassifierError):
             raise result
-        return {"predictions": self._labels.top(result.probabilities, top_k)}, 1, arrival
+        return {"predictions": self._labels.top(result.probabilities, top_k)}, 1
 
-    async def _many(self, request: Request, timing: Timing) -> tuple[dict[str, Any], int, float]:
-        sent, arrival, deadline = await self._read(request, "images", self._settings.max_images)
+    async def _many(
+        self, request: Request, sent: upload.Upload, timing: Timing, deadline: float
+    ) -> tuple[dict[str, Any], int]:
         top_k = self._top_k(request, sent.fields)
         results: list[dict[str, Any]] = []
         for result in await self._infer(request, sent.images, timing, deadline):
@@ -93,14 +106,16 @@ class Classifier:
                 results.append(result.body())
             else:
                 results.append({"predictions": self._labels.top(result.probabilities, top_k)})
-        return {"results": results}, sum("predictions" in result for result in results), arrival
+        return {"results": results}, sum("predictions" in result for result in results)
 
-    async def _read(self, request: Request, name: str, max_images: int) -> tuple[upload.Upload, float, float]:
+    async def _read(
+        self, request: Request, name: str, limits: upload.Limits, share: upload.Share
+    ) -> tuple[upload.Upload, float, float]:
         """The upload, when it had come, and its deadline: seconds of ``time.monotonic()``."""
         allowed = self._time_allowed(request)
         # Under overload a body that would be refused is not worth its reading.
         self._placement.refuse(time.monotonic() + allowed)
-        sent = await upload.read(request, name=name, max_bytes=self._settings.max_body_bytes, max_images=max_images)
+        sent = await upload.read(request, name, limits, share)
         # The SLO is of the service: a client's slow upload is not held against its own deadline.
         arrival = time.monotonic()
         return sent, arrival, arrival + allowed

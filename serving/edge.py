@@ -31,7 +31,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from classifier.errors import ClassifierError
-from serving import metrics
+from serving import metrics, protocol
 from serving.replies import ERROR_HEADER, error_response
 
 if TYPE_CHECKING:
@@ -62,13 +62,17 @@ class EdgeService(Service[Any]):
     """A BentoML service whose application is wrapped in Edge.
 
     Its class may have ``lanes``: a dict of paths whose POST requests skip BentoML's layers, and what answers them;
-    and ``guarded_by``: what puts a door around all that a request meets, or None.
+    ``guarded_by``: what puts a door around all that a request meets, or None; and ``settings``, by which the HTTP
+    protocol itself is bounded.
     """
 
     def to_asgi(self, is_main: bool = True) -> Any:
         """The wrapped ASGI application."""
         self.inject_config()
         metrics.reserve()
+        settings = getattr(self.inner, "settings", None)
+        if settings is not None:
+            protocol.install(settings)
         app = _Factory(self, is_main=is_main)()
         return Edge(app, _paths(app), getattr(self.inner, "guarded_by", None))
 

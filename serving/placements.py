@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bentoml._internal.configuration.containers import BentoMLContainer
 
 from classifier import pixels
+from classifier.decoder import Limits
 from classifier.errors import ClassifierError
 from runners import artifacts, remote, runner
+from serving.containment import ContainedDecoder
 from serving.metrics import BatchMetrics
 
 if TYPE_CHECKING:
@@ -159,4 +161,7 @@ class _DecodePool:
 
 def _decoder(settings: Settings, artifact: Artifact) -> Decode:
     size, resize, max_pixels = artifact.manifest.size, artifact.manifest.resize, settings.max_pixels
-    return lambda data: pixels.decode(data, size, resize, max_pixels)
+    seconds = settings.decode_timeout_ms / 1e3
+    if settings.decoder == "contained":
+        return ContainedDecoder(Limits(size, resize, max_pixels, seconds, settings.decode_memory_mb * 2**20))
+    return lambda data: pixels.decode(data, size, resize, max_pixels, seconds)

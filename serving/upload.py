@@ -11,11 +11,12 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from classifier.errors import ClassifierError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from starlette.requests import Request
 
 MULTIPART = "multipart/form-data"
 MAX_FIELD_BYTES = 1024
-MAX_PART_HEADER_BYTES = 4096
 
 
 @dataclass
@@ -26,22 +27,64 @@ class Upload:
     fields: dict[str, str] = field(default_factory=dict)
 
 
-async def read(request: Request, *, name: str, max_bytes: int, max_images: int) -> Upload:
+class Held:
+    """The bytes of bodies that are held at once, of which there may be ``limit``: all that strangers can fill."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.bytes = limit, 0
+
+
+class Share:
+    """What one request holds of ``held``, until it is left as a context."""
+
+    def __init__(self, held: Held) -> None:
+        self._held, self._bytes = held, 0
+
+    def take(self, count: int) -> None:
+        """Hold ``count`` bytes more. Raises ClassifierError("overloaded")."""
+        self._bytes += count
+        self._held.bytes += count
+        if self._held.bytes > self._held.limit:
+            raise ClassifierError(
+                "overloaded",
+                f"refused: the bodies of all requests are over the limit of {self._held.limit} bytes",
+                retry_after=1,
+                reason="memory",
+            )
+
+    def __enter__(self) -> Share:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.bytes -= self._bytes
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one body may hold: bytes, images, text fields, and bytes of a part's headers."""
+
+    bytes: int
+    images: int
+    fields: int
+    part_header_bytes: int
+
+
+async def read(request: Request, name: str, limits: Limits, share: Share) -> Upload:
     """The upload of ``request``: multipart files in fields called ``name``, or the whole body as one image.
 
-    Raises ClassifierError: ``length_required``, ``body_too_large`` (before or while reading), ``too_many_images``,
-    ``unsupported_media_type``, ``invalid_parameter`` or ``bad_request``.
+    Its bytes are taken of ``share``. Raises ClassifierError: ``length_required``, ``body_too_large`` (before or while
+    reading), ``too_many_images``, ``unsupported_media_type``, ``invalid_parameter``, ``bad_request`` or ``overloaded``.
     """
-    _check_length(request, max_bytes)
+    _check_length(request, limits.bytes)
     kind, options = parse_options_header(request.headers.get("content-type"))
     media_type = kind.decode("latin-1").lower()
     if media_type == MULTIPART:
         boundary = options.get(b"boundary")
         if not boundary:
             raise ClassifierError("bad_request", "the multipart body has no boundary in its Content-Type")
-        upload = await _read_multipart(request, boundary, name, max_bytes, max_images)
+        upload = await _read_multipart(request, boundary, name, limits, share)
     elif media_type.startswith("image/") or media_type == "application/octet-stream":
-        upload = Upload(images=[await _read_raw(request, max_bytes)])
+        upload = Upload(images=[await _read_raw(request, limits.bytes, share)])
     else:
         raise ClassifierError(
             "unsupported_media_type",
@@ -70,25 +113,27 @@ def _too_large(limit: int, length: str | None = None) -> ClassifierError:
     return ClassifierError("body_too_large", f"{what} is over the limit of {limit} bytes", limit=limit)
 
 
-async def _read_raw(request: Request, limit: int) -> bytes:
-    chunks, total = [], 0
+async def _chunks(request: Request, limit: int, share: Share) -> AsyncIterator[bytes]:
+    """The body as it comes, counted before it is kept."""
+    total = 0
     async for chunk in request.stream():
         total += len(chunk)
         if total > limit:
             raise _too_large(limit)
-        chunks.append(chunk)
+        share.take(len(chunk))
+        yield chunk
+
+
+async def _read_raw(request: Request, limit: int, share: Share) -> bytes:
+    chunks = [chunk async for chunk in _chunks(request, limit, share)]
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-async def _read_multipart(request: Request, boundary: bytes, name: str, max_bytes: int, max_images: int) -> Upload:
-    form = _Form(name, max_images)
-    total = 0
+async def _read_multipart(request: Request, boundary: bytes, name: str, limits: Limits, share: Share) -> Upload:
+    form = _Form(name, limits)
     try:
         parser = MultipartParser(boundary, form.callbacks())
-        async for chunk in request.stream():
-            total += len(chunk)
-            if total > max_bytes:
-                raise _too_large(max_bytes)
+        async for chunk in _chunks(request, limits.bytes, share):
             parser.write(chunk)
         parser.finalize()
     except MultipartParseError as error:
@@ -101,9 +146,10 @@ async def _read_multipart(request: Request, boundary: bytes, name: str, max_byte
 class _Form:
     """Collects the parts of a multipart body as the parser meets them."""
 
-    def __init__(self, name: str, max_images: int) -> None:
+    def __init__(self, name: str, limits: Limits) -> None:
         self.upload, self.complete = Upload(), False
-        self._name, self._max_images = name, max_images
+        self._text_fields = 0
+        self._name, self._limits = name, limits
 
     def callbacks(self) -> Any:
         return {
@@ -133,10 +179,9 @@ class _Form:
 
     def _count_header(self, count: int) -> None:
         self._header_bytes += count
-        if self._header_bytes > MAX_PART_HEADER_BYTES:
-            raise ClassifierError(
-                "bad_request", f"a part's headers are over {MAX_PART_HEADER_BYTES} bytes", limit=MAX_PART_HEADER_BYTES
-            )
+        limit = self._limits.part_header_bytes
+        if self._header_bytes > limit:
+            raise ClassifierError("bad_request", f"a part's headers are over {limit} bytes", limit=limit)
 
     def _header_end(self) -> None:
         if self._header.lower() == b"content-disposition":
@@ -154,14 +199,13 @@ class _Form:
                 f"field {self._field[:100]!r} is {what}; files go into field {self._name!r}, which takes nothing else "
                 "(URLs and paths are never fetched)",
             )
-        if self._is_file and len(self.upload.images) == self._max_images:
-            raise ClassifierError(
-                "too_many_images",
-                f"the request holds more than {self._max_images} image(s)",
-                limit=self._max_images,
-            )
-        if not self._is_file and len(self.upload.fields) == _MAX_FIELDS:
-            raise ClassifierError("bad_request", f"the body has more than {_MAX_FIELDS} text fields")
+        if self._is_file and len(self.upload.images) == self._limits.images:
+            limit = self._limits.images
+            raise ClassifierError("too_many_images", f"the request holds more than {limit} image(s)", limit=limit)
+        self._text_fields += not self._is_file
+        if self._text_fields > self._limits.fields:
+            limit = self._limits.fields
+            raise ClassifierError("bad_request", f"the body has more than {limit} text fields", limit=limit)
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         self._bytes += end - start
@@ -182,6 +226,3 @@ class _Form:
 
     def _finish(self) -> None:
         self.complete = True
-
-
-_MAX_FIELDS = 16

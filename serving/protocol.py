@@ -1,0 +1,141 @@
+"""The HTTP protocol with bounds: uvicorn's own waits for ever for a request's head, which may be of any size, and
+reads for ever the rest of a body that was refused.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from uvicorn import config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from classifier.errors import ClassifierError
+from serving.replies import error_response
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from classifier.settings import Settings
+
+# How long after an answer a connection is closed on which more may come. Closing at once would reset it under many
+# clients before they have read the answer.
+LINGER_S = 2.0
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP protocol, whose requests must have a head of some size within some time, from the first byte on.
+
+    What it refuses itself, malformed HTTP included, is answered in the one shape of errors.
+    """
+
+    max_bytes: ClassVar[int]
+    timeout_s: ClassVar[float]
+    # Of the head that is being read, without pieces that hold something else, too; None while none is.
+    _head_bytes: int | None = None
+    # Requests that the present piece begins.
+    _begun = 0
+    _in_body = _refused = False
+    _cut_off: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """A connection that never sends anything is cut off, too."""
+        super().connection_made(transport)
+        self._arm(self.timeout_s, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone."""
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse ``data``; while the head of a request is incomplete, count it."""
+        idle, before = self._head_bytes is None and not self._in_body, self._head_bytes or 0
+        self._begun = 0
+        super().data_received(data)
+        if self._head_bytes is None or self._refused:
+            return
+        if self._begun == idle:  # the piece is of this head alone
+            self._head_bytes = before + len(data)
+        if self._head_bytes > self.max_bytes:
+            self._too_large()
+        elif self._cut_off is None:
+            self._arm(self.timeout_s, self._too_slow)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._head_bytes = 0
+        self._begun += 1
+
+    def on_headers_complete(self) -> None:
+        """Its head is complete."""
+        self._head_bytes, self._in_body = None, True
+        self._disarm()
+        if len(self.url) + sum([len(name) + len(value) for name, value in self.headers]) > self.max_bytes:
+            self._too_large()
+            raise ValueError("the parser must not go on")
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        self._in_body = False
+        self._disarm()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """It has its answer."""
+        super().on_response_complete()
+        if self._in_body:
+            self._arm(LINGER_S, self.transport.close)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP."""
+        self._refuse(ClassifierError("bad_request", "the request is not valid HTTP/1.1"))
+
+    def _arm(self, seconds: float, then: Callable[[], None]) -> None:
+        self._disarm()
+        self._cut_off = self.loop.call_later(seconds, then)
+
+    def _disarm(self) -> None:
+        if self._cut_off is not None:
+            self._cut_off.cancel()
+            self._cut_off = None
+
+    def _too_large(self) -> None:
+        limit = self.max_bytes
+        self._refuse(
+            ClassifierError("headers_too_large", f"the headers are over the limit of {limit} bytes", limit=limit)
+        )
+
+    def _too_slow(self) -> None:
+        if self._head_bytes is not None:
+            limit = round(1e3 * self.timeout_s)
+            message = f"the headers did not arrive within the limit of {limit} ms"
+            self._refuse(ClassifierError("upload_timeout", message, limit=limit))
+        else:
+            self.transport.close()
+
+    def _refuse(self, error: ClassifierError) -> None:
+        """Answer ``error`` and read no more: what follows can't be told from the rest of this request."""
+        if self._refused or self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            # A request whose body turns out to be broken: its own answer, if one comes, has nowhere to go.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        response = error_response(error)
+        fields = [*response.raw_headers, (b"x-request-id", uuid.uuid4().hex.encode()), (b"connection", b"close")]
+        head = b"".join(b"%s: %s\r\n" % field for field in fields)
+        self.transport.write(b"HTTP/1.1 %d \r\n%s\r\n%s" % (error.status, head, response.body))
+        self.transport.pause_reading()
+        self._refused = True
+        self._arm(LINGER_S, self.transport.close)
+
+
+def install(settings: Settings) -> None:
+    """Make it the protocol of the server that this process will run; BentoML hands uvicorn none."""
+    bounds = {"max_bytes": settings.max_header_bytes, "timeout_s": settings.upload_timeout_ms / 1e3}
+    protocols: dict[str, Any] = config.HTTP_PROTOCOLS
+    protocols["auto"] = type("Protocol", (BoundedProtocol,), bounds)
