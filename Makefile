@@ -16,7 +16,7 @@ export PYTHONPATH := $(CURDIR)
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on
 
-.PHONY: help serve model bento test lint audit bench bench-gpu clean
+.PHONY: help serve model bento test lint audit corpus fuzz bench bench-gpu clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,13 @@ lint: $(VENV)/dev.done ## Check style and types
 
 audit: $(VENV)/dev.done ## Ask the public advisory database about every package that is served with
 	@$(BIN)/uv tool run --from pip-audit==2.9.0 pip-audit --strict --disable-pip --no-deps -r requirements/runtime.txt
+
+corpus: $(VENV)/dev.done ## Send every file of DIR to the service and print what came back (ARGS="--help" for options)
+	@compgen -G "$(BENTOML_HOME)/models/resnet18-*/latest" >/dev/null || $(MAKE) --no-print-directory model
+	@$(BIN)/python -m tests.corpus $(DIR) $(ARGS)
+
+fuzz: $(VENV)/fuzz.done ## Fuzz the image decoder for a minute, led by coverage (ARGS="--seconds 600")
+	@$(BIN)/python -m tests.fuzz_pixels $(ARGS)
 
 bench: $(VENV)/build.done .venv-bench/bench.done ## Measure it beside its peers, 15 minutes (ARGS=--quick for a smoke test)
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -12,10 +12,23 @@ from __future__ import annotations
 import io
 import math
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
+
+# Image.open() imports the plugins of all of Pillow's formats when it meets one that is not there yet.
+from PIL import (  # noqa: F401
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    MpoImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from classifier.errors import ClassifierError
 
@@ -24,8 +37,9 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
-# Pillow's own limit is a warning and then an error at fixed sizes; ours is checked as early, and is a setting.
-Image.MAX_IMAGE_PIXELS = None
+# Pillow warns of damage in words that differ with each file: strangers could fill the log, and the memory in which
+# Python keeps what it has warned of.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _ORIENTATION = 0x0112
 # EXIF orientation → (swap the axes, then mirror x, then mirror y) that brings stored pixels upright.
@@ -79,6 +93,8 @@ def decode(data: bytes, size: int, resize: int, max_pixels: int, max_seconds: fl
             f"the {len(data)} bytes are no image that this service reads; it reads {', '.join(FORMATS)}",
             allowed=list(FORMATS),
         )
+    # A plugin may allocate before it tells the size (a GIF's frame, a TIFF's tile): Pillow stops that at twice this.
+    Image.MAX_IMAGE_PIXELS = max_pixels
     try:
         with Image.open(_Timed(data, max_seconds), formats=(kind,)) as image:
             width, height = image.size
@@ -88,15 +104,48 @@ def decode(data: bytes, size: int, resize: int, max_pixels: int, max_seconds: fl
                     f"{width}x{height} has more pixels than the limit of {max_pixels}",
                     limit=max_pixels,
                 )
+            _check_structure(image, data, max_pixels)
             return _pixels(image, size, resize)
     except ClassifierError:
         raise
+    except Image.DecompressionBombError:
+        message = f"the {kind} image has more pixels than the limit of {max_pixels}"
+        raise ClassifierError("image_too_large", message, limit=max_pixels) from None
     except MemoryError:
         raise ClassifierError("image_too_large", "the image needs more memory than there is") from None
     except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
         raise ClassifierError(
             "unreadable_image", f"the {kind} image can't be decoded: {_reason(error)}", format=kind
         ) from None
+
+
+def _check_structure(image: Image.Image, data: bytes, max_pixels: int) -> None:
+    """Refuse what costs a decoder far more than its pixels tell."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # libtiff decodes whole tiles, which may be of any size, whatever is the image's.
+        width, height = (image.tag_v2.get(tag, 0) for tag in _TILE)
+        if width * height > max_pixels:
+            raise ClassifierError(
+                "image_too_large",
+                f"a tile of {width}x{height} has more pixels than the limit of {max_pixels}",
+                limit=max_pixels,
+            )
+    elif isinstance(image, JpegImagePlugin.JpegImageFile) and "progressive" in image.info:
+        # Each scan may be a few bytes that send libjpeg over all pixels once more. Photographs have about ten.
+        scans, limit = data.count(_START_OF_SCAN), max(_MIN_SCANS, _MAX_SCANNED // (image.width * image.height))
+        if scans > limit:
+            raise ClassifierError(
+                "unreadable_image",
+                f"the JPEG image has {scans} scans; at {image.width}x{image.height} at most {limit} are read",
+                format="JPEG",
+            )
+
+
+_TILE = (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)
+_START_OF_SCAN = b"\xff\xda"
+# Pixels that the scans of a JPEG may pass over: 50 megapixels a hundred times take 4 s.
+_MAX_SCANNED = 5_000_000_000
+_MIN_SCANS = 100
 
 
 class _Timed(io.BytesIO):
@@ -196,7 +245,7 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 def _eight_bits(samples: NDArray[np.generic], mode: str) -> NDArray[np.uint8]:
     if mode == "F":
-        grey: NDArray[np.uint8] = np.nan_to_num(np.asarray(samples, np.float64)).clip(0, 255).astype(np.uint8)
+        grey: NDArray[np.uint8] = np.nan_to_num(samples, posinf=255, neginf=0).clip(0, 255).astype(np.uint8)
         return grey
-    high: NDArray[np.uint8] = (np.asarray(samples, np.int64).clip(0, 65535) >> 8).astype(np.uint8)
+    high: NDArray[np.uint8] = (samples.clip(0, 65535) >> 8).astype(np.uint8)
     return high

@@ -34,6 +34,8 @@ def install() -> None:
 class Supervisor(circus.Arbiter):
     """Starts the workers, starts the dead ones anew, and stops all within ten seconds: API workers, then the runner."""
 
+    exit_stack: contextlib.ExitStack
+
     def __init__(self, watchers: list[Any], *arguments: Any, **options: Any) -> None:
         super().__init__(watchers, *arguments, **options | {"check_delay": CHECK_EVERY_S})
         for watcher in watchers:

@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,16 +151,17 @@ class Server:
         command = [sys.executable, "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(self.port)]
         if tls:
             command += ["--ssl-certfile", str(tls[0]), "--ssl-keyfile", str(tls[1])]
-        with contextlib.ExitStack() as stack:
-            self.process = subprocess.Popen(
-                command,
-                cwd=cwd,
-                env=variables,
-                stdout=subprocess.PIPE if log is None else stack.enter_context(log.open("w")),
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
-            )
+        # A file: a pipe that nobody reads would stop the server once it is full.
+        self._output = tempfile.TemporaryFile() if log is None else log.open("w+b")  # noqa: SIM115
+        self._printed = ""
+        self.process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=variables,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         verify = ssl.create_default_context(cafile=tls[0]) if tls else True
         self.client = httpx.Client(base_url=self.url, timeout=30, verify=verify)
 
@@ -179,11 +181,15 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            output, _ = self.process.communicate(timeout=20)
+            self.process.wait(timeout=20)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
-            output, _ = self.process.communicate()
-        return output or ""
+            self.process.wait()
+        if not self._output.closed:
+            self._output.seek(0)
+            self._printed = self._output.read().decode(errors="replace")
+            self._output.close()
+        return self._printed
 
     def workers(self, service: str = "resnet18") -> list[int]:
         """The process ids of a service's workers that live: "resnet18", the API, or "resnet18-runner"."""

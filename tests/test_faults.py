@@ -302,8 +302,8 @@ def test_a_full_disk_does_not_stop_serving(
             check_error(server.client.post("/classify?top_k=0", content=body, headers=JPEG), 422, "invalid_parameter")
             check_error(server.client.post("/classify_batch", files={"other": b""}), 422, "invalid_parameter")
             assert server.client.post("/classify_batch", files={"images": body}).status_code == 200
-            for path in ("/model", "/docs.json", "/"):
-                assert server.client.get(path).status_code == 200
+            for route in ("/model", "/docs.json", "/"):
+                assert server.client.get(route).status_code == 200
     assert crowd.wrong == []
     assert set(crowd.first) == {200}
     assert server.workers() == [worker], "it was started anew"
