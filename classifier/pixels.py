@@ -169,7 +169,7 @@ def too_slow(seconds: float) -> ClassifierError:
 
 def _reason(error: Exception) -> str:
     # Pillow's text for a file it can't identify ends in the address of a Python object.
-    text = str(error).split("<_io")[0].strip()
+    text = str(error).split(f"<{__name__}")[0].strip()
     return text[:200] if text else type(error).__name__
 
 

@@ -1,7 +1,8 @@
 """The parent of all workers: BentoML's own, but prompt, the same in a container, and stopping in the right order.
 
 BentoML's looks for dead workers every ten seconds, and in a container starts none anew. When it is told to stop, it
-removes the runner's socket first and then stops the runner together with the API workers that still need it. None of
+removes the runner's socket first and then stops the runner together with the API workers that still need it. And it
+takes orders on a port of 127.0.0.1, to start any program at all, from whoever connects. None of
 it is a setting, so this is the one place where BentoML is patched: ``install`` puts ``Supervisor`` in place of the
 class of its supervisor, before one is made.
 """
@@ -37,7 +38,9 @@ class Supervisor(circus.Arbiter):
     exit_stack: contextlib.ExitStack
 
     def __init__(self, watchers: list[Any], *arguments: Any, **options: Any) -> None:
-        super().__init__(watchers, *arguments, **options | {"check_delay": CHECK_EVERY_S})
+        # Nobody is to give it orders, so that its sockets are within this process.
+        closed = {"endpoint": "inproc://orders", "pubsub_endpoint": "inproc://events"}
+        super().__init__(watchers, *arguments, **options | closed | {"check_delay": CHECK_EVERY_S})
         for watcher in watchers:
             watcher.respawn = True
             # A worker's own children are the worker's to stop, once they have nothing to do.

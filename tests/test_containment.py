@@ -76,9 +76,10 @@ def expected(data: bytes) -> np.ndarray:
     return pixels.decode(data, LIMITS.size, LIMITS.resize, LIMITS.max_pixels)
 
 
-def processes() -> tuple[psutil.Process, list[psutil.Process]]:
-    """This test's process that forks decoders, and the decoders."""
-    (forker,) = psutil.Process().children()
+def processes(decode: ContainedDecoder) -> tuple[psutil.Process, list[psutil.Process]]:
+    """The process that forks decoders, and the decoders."""
+    assert decode._forker is not None
+    forker = psutil.Process(decode._forker.pid)
     return forker, forker.children()
 
 
@@ -93,7 +94,7 @@ def test_the_pixels_are_those_of_the_threads(started: Callable[..., ContainedDec
     with ThreadPoolExecutor(3) as pool:
         for number, decoded in enumerate(pool.map(decode, jpegs * 5)):
             np.testing.assert_array_equal(decoded, expected(jpegs[number % len(jpegs)]))
-        assert 1 <= len(processes()[1]) <= 3
+        assert 1 <= len(processes(decode)[1]) <= 3
 
 
 def test_errors_keep_their_code_message_and_facts(started: Callable[..., ContainedDecoder], jpegs: list[bytes]) -> None:
@@ -119,7 +120,7 @@ def test_one_that_dies_of_its_image_costs_that_image_only(
 def test_one_that_hangs_is_ended(started: Callable[..., ContainedDecoder], jpegs: list[bytes]) -> None:
     decode = started(Limits(**{**vars(LIMITS), "seconds": 0.5}), sabotaged=True)
     decode(jpegs[2])
-    (hanging,) = processes()[1]
+    (hanging,) = processes(decode)[1]
     assert code(decode, b"hang") == "decode_timeout"
     assert eventually(lambda: not hanging.is_running())
     decode(jpegs[2])
@@ -128,7 +129,7 @@ def test_one_that_hangs_is_ended(started: Callable[..., ContainedDecoder], jpegs
 def test_one_that_is_stopped_is_ended(started: Callable[..., ContainedDecoder], jpegs: list[bytes]) -> None:
     decode = started(Limits(**{**vars(LIMITS), "seconds": 0.5}))
     decode(jpegs[2])
-    (stopped,) = processes()[1]
+    (stopped,) = processes(decode)[1]
     stopped.send_signal(signal.SIGSTOP)
     assert code(decode, jpegs[2]) == "decode_timeout"
     assert eventually(lambda: not stopped.is_running())
@@ -140,7 +141,7 @@ def test_the_kernel_ends_one_that_nobody_waits_for(
 ) -> None:
     decode = started(Limits(**{**vars(LIMITS), "seconds": 1.0}), sabotaged=True)
     decode(jpegs[2])
-    (child,) = processes()[1]
+    (child,) = processes(decode)[1]
     connection = decode._process().connection
     connection.sendall(decoder.LENGTH.pack(4) + b"hang")
     assert eventually(lambda: child.status() == psutil.STATUS_ZOMBIE)
@@ -161,7 +162,7 @@ def test_a_killed_decoder_costs_no_answer(started: Callable[..., ContainedDecode
     decode = started()
     for _ in range(5):
         decode(jpegs[2])
-        for child in processes()[1]:
+        for child in processes(decode)[1]:
             os.kill(child.pid, signal.SIGKILL)
         np.testing.assert_array_equal(decode(jpegs[0]), expected(jpegs[0]))
 
@@ -169,7 +170,7 @@ def test_a_killed_decoder_costs_no_answer(started: Callable[..., ContainedDecode
 def test_what_forks_them_may_be_killed_too(started: Callable[..., ContainedDecoder], jpegs: list[bytes]) -> None:
     decode = started()
     decode(jpegs[2])
-    forker, children = processes()
+    forker, children = processes(decode)
     for process in (forker, *children):
         os.kill(process.pid, signal.SIGKILL)
     np.testing.assert_array_equal(decode(jpegs[0]), expected(jpegs[0]))
@@ -182,7 +183,7 @@ def test_a_decoder_is_recycled(
     decode = started()
     for _ in range(2):
         decode(jpegs[2])
-        (child,) = processes()[1]
+        (child,) = processes(decode)[1]
         for _ in range(2):
             assert child.is_running()
             decode(jpegs[2])
@@ -193,7 +194,7 @@ def test_no_process_is_left(started: Callable[..., ContainedDecoder], jpegs: lis
     decode = started()
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(decode, jpegs))
-    forker, children = processes()
+    forker, children = processes(decode)
     decode.close()
     assert not any(process.is_running() for process in (forker, *children))
 
@@ -204,7 +205,7 @@ def test_a_decoder_can_write_no_file_and_knows_no_secret(
     monkeypatch.setenv("RESNET18_API_KEYS", "a-secret-of-the-service")
     decode = started()
     decode(jpegs[2])
-    forker, (child,) = processes()
+    forker, (child,) = processes(decode)
     assert child.rlimit(psutil.RLIMIT_FSIZE) == child.rlimit(psutil.RLIMIT_CORE) == (0, 0)
     for process in (forker, child):
         assert "a-secret-of-the-service" not in str(process.environ())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -13,6 +15,11 @@ from packaging.version import Version
 
 from classifier.settings import Settings
 from tests.conftest import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Server
 
 # Of each package the advisories that matter to what is served, and the first version without the hole. Not the whole
 # list: `make audit` asks the advisory database for that, where it can be reached.
@@ -101,3 +108,14 @@ def test_what_security_md_names_exists() -> None:
     assert len(settings) > 5
     assert [name for name in files if not (ROOT / name).is_file()] == []
     assert {name.lower() for name in settings} <= set(Settings.model_fields)
+
+
+def test_nothing_but_the_service_s_own_port_is_open(launch: Callable[..., Server]) -> None:
+    server = launch(placement="dedicated").wait()
+    listening = {
+        connection.laddr.port
+        for pid in server.processes()
+        for connection in psutil.Process(pid).net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {server.port}
