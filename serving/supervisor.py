@@ -40,7 +40,8 @@ class Supervisor(circus.Arbiter):
     def __init__(self, watchers: list[Any], *arguments: Any, **options: Any) -> None:
         # Nobody is to give it orders, so that its sockets are within this process.
         closed = {"endpoint": "inproc://orders", "pubsub_endpoint": "inproc://events"}
-        super().__init__(watchers, *arguments, **options | closed | {"check_delay": CHECK_EVERY_S})
+        super().__init__(watchers, *arguments, **options | closed | {"check_delay": -1})
+        self.loop.call_later(CHECK_EVERY_S, self._check)
         for watcher in watchers:
             watcher.respawn = True
             # A worker's own children are the worker's to stop, once they have nothing to do.
@@ -48,6 +49,14 @@ class Supervisor(circus.Arbiter):
             watcher.graceful_timeout = API_STOP_S if watcher.name == API else RUNNER_STOP_S
             if watcher.name == API and "--timeout-graceful-shutdown" not in watcher.args:
                 watcher.args += ["--timeout-graceful-shutdown", str(API_ANSWER_S)]
+
+    def _check(self) -> None:
+        """Start dead workers anew, now and again: circus's own timer sleeps for as long as the clock is set back."""
+        if self._stopping:
+            return
+        if self._exclusive_running_command is None:
+            self.loop.add_future(self.manage_watchers(), lambda future: future.result())
+        self.loop.call_later(CHECK_EVERY_S, self._check)
 
     def stop(self) -> Any:
         """Stop accepting, then the workers, then itself."""

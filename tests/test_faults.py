@@ -23,7 +23,7 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT, Server, eventually, fill
-from tests.test_service import check_error, raw
+from tests.test_service import check_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -154,6 +154,12 @@ def everything(connection: socket.socket) -> bytes:
     """What comes until the connection is closed."""
     with connection.makefile("rb") as file:
         return file.read()
+
+
+def replace(path: Path, text: str) -> None:
+    """Change what others read at any time."""
+    path.with_suffix(".new").write_text(text)
+    path.with_suffix(".new").replace(path)
 
 
 # Killed.
@@ -302,8 +308,8 @@ def test_a_full_disk_does_not_stop_serving(
             check_error(server.client.post("/classify?top_k=0", content=body, headers=JPEG), 422, "invalid_parameter")
             check_error(server.client.post("/classify_batch", files={"other": b""}), 422, "invalid_parameter")
             assert server.client.post("/classify_batch", files={"images": body}).status_code == 200
-            for route in ("/model", "/docs.json", "/"):
-                assert server.client.get(route).status_code == 200
+            for page in ("/model", "/docs.json", "/"):
+                assert server.client.get(page).status_code == 200
     assert crowd.wrong == []
     assert set(crowd.first) == {200}
     assert server.workers() == [worker], "it was started anew"
@@ -318,7 +324,7 @@ def test_a_full_disk_does_not_stop_serving(
     assert set(second.first) == {200}
     metrics = server.client.get("/metrics").text
     assert f'resnet18_images_total{{outcome="ok"}} {second.first[200]:.1f}' in metrics
-    assert psutil.disk_usage(str(disk)).free == 0
+    assert psutil.disk_usage(str(disk)).free < 1 << 19, "it had room"
     tell("disk full of log, metrics and temporary files", first=dict(crowd.first), restarted=dict(second.first))
 
 
@@ -343,14 +349,28 @@ backends.OnnxBackend.infer = faulty
 """
 
 
-def test_a_failing_device_is_told_and_served_again(start: Callable[..., Server], known: Known, tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(FAULTY)
-    fault = tmp_path / "fault"
-    fault.write_text("none")
-    env = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "FAULT": str(fault)}
-    server = start(env=env, placement="dedicated", threads="1")
+class Faulty:
+    """A device that fails as it is told to: "none", "memory" or "lost" with a process id."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "sitecustomize.py").write_text(FAULTY)
+        self._fault = folder / "fault"
+        self.env = {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "FAULT": str(self._fault)}
+        self.set("none")
+
+    def set(self, fault: str) -> None:
+        replace(self._fault, fault)
+
+
+@pytest.fixture
+def faulty(tmp_path: Path) -> Faulty:
+    return Faulty(tmp_path)
+
+
+def test_a_failing_device_is_told_and_served_again(start: Callable[..., Server], known: Known, faulty: Faulty) -> None:
+    server = start(env=faulty.env, placement="dedicated", threads="1")
     # Memory for two images: batches shrink, and nobody notices.
-    fault.write_text("memory")
+    faulty.set("memory")
     files = [("images", ("x", body)) for body in known]
     replies = [server.client.post("/classify_batch", files=files) for _ in range(3)]
     for reply in replies:
@@ -361,19 +381,20 @@ def test_a_failing_device_is_told_and_served_again(start: Callable[..., Server],
     assert max(map(int, batcher["batches"])) > 2
     # Nothing works any more: told at once, and by the probe.
     (pid,) = server.workers("resnet18-runner")
-    fault.write_text(f"lost {pid}")
+    faulty.set(f"lost {pid}")
     with Crowd(server, known) as crowd:
         check_error(server.client.get("/readyz", timeout=5), 503, "unavailable")
         assert server.client.get("/livez", timeout=5).status_code == 200
         # It comes back: so does the service, in the same process.
-        fault.write_text("none")
+        faulty.set("none")
         assert eventually(lambda: server.client.get("/readyz").status_code == 200)
         assert eventually(lambda: answers_right(server, known))
+        assert eventually(lambda: crowd.first[200] > 0)
     assert crowd.wrong == []
     assert set(crowd.first) == {200, 503}
     assert server.workers("resnet18-runner") == [pid]
     # It does not come back: a new process may.
-    fault.write_text(f"lost {pid}")
+    faulty.set(f"lost {pid}")
     lost = time.monotonic()
     check_error(server.client.post("/classify", content=next(iter(known)), headers=JPEG), 503, "unavailable")
     assert eventually(lambda: server.workers("resnet18-runner") not in ([], [pid]), 10 + PATIENCE_S)
@@ -385,37 +406,42 @@ def test_a_failing_device_is_told_and_served_again(start: Callable[..., Server],
 
 
 @pytest.mark.parametrize("placement", ["inline", "dedicated"])
-def test_clients_that_hang_up_leave_nothing_behind(start: Callable[..., Server], known: Known, placement: str) -> None:
-    server = start(placement=placement)
+def test_clients_that_hang_up_leave_nothing_behind(
+    start: Callable[..., Server], known: Known, faulty: Faulty, placement: str
+) -> None:
+    server = start(env=faulty.env, placement=placement, threads="1")
     body = next(iter(known))
     head = f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
     whole = head.encode() + body
-    count = int(os.environ.get("HANG_UPS", "1500"))
+    count = int(os.environ.get("HANG_UPS", "1200"))
 
     def hang_up(times: int) -> None:
         for number in range(times):
             with connect(server) as connection:
-                # In turn: within the body, and waiting for the answer.
+                # In turn: within the body, and when it is complete, soon or when it has reached the queue.
                 connection.sendall(whole if number % 2 else whole[: len(head) + 5000])
+                time.sleep(0.02 if number % 10 == 1 else 0)
 
-    def settled() -> bool:
-        queue = server.client.get("/model").json()["runner"]["batcher"]["queue"]
-        connections = sum(len(process.net_connections()) for process in workers)
-        return queue == 0 and connections <= before + 1
+    def batcher() -> dict[str, Any]:
+        description: dict[str, Any] = server.client.get("/model").json()["runner"]["batcher"]
+        return description
+
+    def connections() -> int:
+        return sum(len(process.net_connections()) for process in workers)
 
     workers = [psutil.Process(pid) for pid in server.workers() + server.workers("resnet18-runner")]
-    answers_right(server, known)
-    before = sum(len(process.net_connections()) for process in workers)
+    assert answers_right(server, known)
+    before = connections()
     sizes = []
     for _ in range(3):
         hang_up(count // 3)
-        assert eventually(settled, PATIENCE_S)
+        assert eventually(lambda: batcher()["queue"] == 0 and connections() <= before + 1, PATIENCE_S)
         sizes.append(sum(process.memory_info().rss for process in workers) / 1e6)
-    batcher = server.client.get("/model").json()["runner"]["batcher"]
-    tell(
-        f"{count} clients hang up, {placement}", rss_mb=[round(size, 1) for size in sizes], dropped=batcher["cancelled"]
-    )
-    assert batcher["cancelled"] > 0, "what nobody waits for must not cost inference"
+    dropped = batcher()["cancelled"]
+    inferred = sum(int(size) * number for size, number in batcher()["batches"].items())
+    rss = [round(size, 1) for size in sizes]
+    tell(f"{count} clients hang up, {placement}", rss_mb=rss, inferred=inferred, dropped_from_the_queue=dropped)
+    assert inferred < count // 4, "what nobody waits for must not cost inference"
     # The first third warms up the allocators.
     assert sizes[2] - sizes[1] < 0.02 * sizes[1]
     with Crowd(server, known) as crowd:
@@ -433,7 +459,8 @@ def test_no_deadline_is_of_a_clock_that_can_be_set() -> None:
     for package in ("classifier", "runners", "serving"):
         for path in (ROOT / package).glob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Attribute) and node.attr in WALL_CLOCK:
+                # An event loop's own time is monotonic.
+                if isinstance(node, ast.Attribute) and node.attr in WALL_CLOCK and "loop()" not in ast.unparse(node):
                     found.append(f"{path.name}:{node.lineno} {ast.unparse(node)}")
                 if isinstance(node, ast.ImportFrom) and node.module in ("time", "datetime"):
                     found.append(f"{path.name}:{node.lineno} {ast.unparse(node)}")
@@ -441,26 +468,35 @@ def test_no_deadline_is_of_a_clock_that_can_be_set() -> None:
 
 
 JUMPING = """
-import datetime, itertools, time
+import os, pathlib, time
 
-steps, real = itertools.count(), time.time
-time.time = lambda: real() + 86400 * (-1) ** next(steps)  # a day ahead, a day back, at every look
+real, offset = time.time, pathlib.Path(os.environ["CLOCK"])
+time.time = lambda: real() + float(offset.read_text())
 """
 
 
 def test_clock_jumps_change_nothing(start: Callable[..., Server], known: Known, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(JUMPING)
-    server = start(env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}, placement="dedicated", timeout_ms="2000")
-    with Crowd(server, known) as crowd:
-        time.sleep(2)
-    tell("clock jumps", first=dict(crowd.first))
+    clock = tmp_path / "clock"
+    clock.write_text("0")
+    env = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "CLOCK": str(clock)}
+    server = start(env=env, upload_timeout_ms="4000")
+    with Crowd(server, known) as crowd, connect(server) as slow:
+        slow.sendall(b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 9\r\n\r\n.")
+        sent = time.monotonic()
+        for seconds in (86400, -86400, 0):
+            replace(clock, str(seconds))
+            time.sleep(1)
+        assert slow.recv(12) == b"HTTP/1.1 408"
+        assert 3.9 < time.monotonic() - sent < 4 + PATIENCE_S
     assert (crowd.wrong, set(crowd.first)) == ([], {200})
-    start_s = time.monotonic()
-    status, _ = raw(
-        server, b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 9\r\n\r\n."
-    )
-    assert status == 504
-    assert 1.9 < time.monotonic() - start_s < 2 + PATIENCE_S
+    # Those who look after the workers go by no clock either.
+    replace(clock, "-86400")
+    (worker,) = server.workers()
+    os.kill(worker, signal.SIGKILL)
+    assert eventually(lambda: server.workers() not in ([], [worker]))
+    assert eventually(lambda: answers_right(server, known), PATIENCE_S)
+    tell("clock jumps", first=dict(crowd.first))
 
 
 # Request ids.
