@@ -43,6 +43,11 @@ async def _model(_: Request) -> Response:
     return replies.json_response(await bentoml.get_current_service().describe())
 
 
+async def _labels(_: Request) -> Response:
+    """``GET /labels``: the names of all classes, in class order."""
+    return replies.json_response(bentoml.get_current_service().labels())
+
+
 @bentoml.service(
     name="resnet18",
     service_class=EdgeService,
@@ -51,7 +56,7 @@ async def _model(_: Request) -> Response:
     traffic={"timeout": settings.timeout_ms / 1e3 + 5},
     logging={"access": {"enabled": settings.access_log}},
 )
-@bentoml.asgi_app(Starlette(routes=[Route("/model", _model)]))
+@bentoml.asgi_app(Starlette(routes=[Route("/model", _model), Route("/labels", _labels)]))
 class ResNet18:
     """Classifies images with ResNet18: top-k labels in English and Chinese."""
 
@@ -121,7 +126,13 @@ class ResNet18:
             "placement": placement,
             "workers": settings.workers,
             "decoder": settings.decoder,
+            "slo_ms": settings.slo_ms,
             "runner": await self.placement.describe(),
             "gate": manifest.gate,
             "export": manifest.export,
         }
+
+    def labels(self) -> dict[str, Any]:
+        """The body of ``GET /labels``: names in English, and in Chinese where they are known, else null."""
+        labels = self.placement.artifact.manifest.labels
+        return {"en": labels.en, "zh": labels.zh}

@@ -92,7 +92,7 @@ class Settings(BaseSettings):
         None, description="a file of such keys, one a line, `#` before a comment; besides those of `API_KEYS`"
     )
     open_paths: str = Field(
-        "/,/livez,/readyz,/healthz,/docs.json,/static_content/*",
+        "/,/web/*,/docs,/docs.json,/static_content/*,/livez,/readyz,/healthz",
         description="paths that need no key and have no rate limit, comma-separated; `/*` at the end takes all below",
     )
     cors_origins: str | None = Field(

@@ -31,7 +31,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from classifier.errors import ClassifierError
-from serving import metrics, protocol
+from serving import metrics, page, protocol
 from serving.replies import ERROR_HEADER, error_response
 
 if TYPE_CHECKING:
@@ -74,11 +74,19 @@ class EdgeService(Service[Any]):
         if settings is not None:
             protocol.install(settings)
         app = _Factory(self, is_main=is_main)()
-        return Edge(app, _paths(app), getattr(self.inner, "guarded_by", None))
+        guard = getattr(self.inner, "guarded_by", None)
+        return Edge(app, _paths(app), page.files() if is_main else {}, guard)
 
 
 class _Factory(ServiceAppFactory):
-    """BentoML's application whose outermost layer, which counts requests for ``/metrics``, is a FastLane."""
+    """BentoML's application with its page at ``/docs``; the outermost layer, which counts requests, is a FastLane."""
+
+    def __call__(self) -> Any:
+        """The application."""
+        app = super().__call__()
+        if self.is_main:
+            app.router.routes.append(page.swagger(self.index_page))
+        return app
 
     @property
     def middlewares(self) -> list[Middleware]:
@@ -162,12 +170,20 @@ def refuse(error: Exception) -> NoReturn:
 
 
 class Edge:
-    """ASGI middleware around a whole application whose paths and methods are known."""
+    """ASGI middleware around a whole application whose paths and methods are known.
+
+    ``files`` are answered here, before the application: each would add a dozen series to ``/metrics`` otherwise.
+    """
 
     def __init__(
-        self, app: ASGIApp, paths: dict[str, frozenset[str]], guard: Callable[[ASGIApp], ASGIApp] | None = None
+        self,
+        app: ASGIApp,
+        paths: dict[str, frozenset[str]],
+        files: dict[str, ASGIApp],
+        guard: Callable[[ASGIApp], ASGIApp] | None = None,
     ) -> None:
-        self._app, self._paths = app, paths
+        self._app, self._files = app, files
+        self._paths = paths | dict.fromkeys(files, frozenset({"GET", "HEAD"}))
         # Headers of every answer: from SIGTERM on, that it is its connection's last.
         self._always: _Headers = []
         # Inside what stamps replies, so that a refusal at the door has its request id too.
@@ -199,7 +215,7 @@ class Edge:
             await response(scope, receive, send)
         else:
             try:
-                await self._app(scope, receive, send)
+                await self._files.get(scope["path"], self._app)(scope, receive, send)
             except asyncio.CancelledError:
                 # By uvicorn, which has waited long enough for what is in flight at its end.
                 message = "the service is shutting down, and the request is not complete yet"

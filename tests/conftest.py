@@ -138,8 +138,9 @@ class Server:
         env: Mapping[str, str] | None = None,
         log: Path | None = None,
         tls: tuple[Path, Path] | None = None,
+        port: int = 0,
     ) -> None:
-        with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
+        with contextlib.closing(socket.create_server(("127.0.0.1", port))) as probe:
             self.port: int = probe.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         variables = (

@@ -39,6 +39,7 @@ def test_it_carries_the_chosen_model_and_only_what_serves(bento: Path, store: Pa
         for folder in ("classifier", "runners", "serving")
         for path in (ROOT / folder).glob("*.py")
     }
+    shipped |= {str(path.relative_to(ROOT)) for path in (ROOT / "web").rglob("*") if path.is_file()}
     assert files == shipped | {"service.py", "bentofile.yaml", "requirements/runtime.txt"}
     models = [str(info.tag) for info in bentoml.bentos.get("resnet18:tested").info.all_models]
     assert len(models) == 1

@@ -1,0 +1,63 @@
+// Words in the chosen language.  The service chooses it when it sends the page: the cookie, else the browser's
+// languages; so the first paint is right, and only a switch changes anything here.
+const TAGS = { en: "en", zh: "zh-Hans" };
+const root = document.documentElement;
+
+const load = async (chosen) => (await import(`./strings.${chosen}.js`)).default;
+
+export let language = root.lang === TAGS.zh ? "zh" : "en";
+let strings = await load(language);
+
+/** The string `key`, its {names} filled from `values`. */
+export const t = (key, values = {}) => strings[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+
+/** The headline of an error code; codes that a later service may have share one. */
+export const errorTitle = (code) => strings[`error_${code}`] ?? t("error_other");
+
+/** Fill the elements under `node` that name a string: data-t is their text, data-t-NAME their attribute NAME. */
+export function localise(node) {
+  for (const element of node.querySelectorAll("*")) {
+    for (const { name, value } of [...element.attributes]) {
+      if (name === "data-t") element.textContent = t(value);
+      else if (name.startsWith("data-t-")) element.setAttribute(name.slice(7), t(value));
+    }
+  }
+}
+
+/** Switch to `chosen`, and remember it for a year.  Rejected where its words can't be fetched. */
+export async function choose(chosen) {
+  strings = await load(chosen);
+  language = chosen;
+  root.lang = TAGS[chosen];
+  // A cookie, for the service is to send the page in this language; it holds nothing else.
+  document.cookie = `lang=${chosen}; Max-Age=31536000; Path=/; SameSite=Strict`;
+  localise(document);
+}
+
+export const number = (value, digits = 0) =>
+  new Intl.NumberFormat(root.lang, { maximumFractionDigits: digits }).format(value);
+
+/** A share in percent. */
+export const percent = (share, digits = 0) =>
+  new Intl.NumberFormat(root.lang, { style: "percent", minimumFractionDigits: digits, maximumFractionDigits: digits }).format(share);
+
+/** A probability in percent, never rounded to a certainty or an impossibility that it is not. */
+export function probability(share) {
+  if (share > 0.999 && share < 1) return `> ${percent(0.999, 1)}`;
+  if (share < 0.001 && share > 0) return `< ${percent(0.001, 1)}`;
+  return percent(share, 1);
+}
+
+export const milliseconds = (value) => `${number(value, value < 10 ? 1 : 0)} ms`;
+
+export const bytes = (count) =>
+  count < 1e6 ? `${number(Math.max(1, count / 1e3))} KB` : `${number(count / 1e6, 1)} MB`;
+
+/** The names of a prediction: the chosen language's first; the second is null where there is only one. */
+export function names({ label, label_zh: zh }) {
+  if (!zh) return [label, null];
+  return language === "zh" ? [zh, label] : [label, zh];
+}
+
+/** The tag of the language that the page is not in. */
+export const otherTag = () => TAGS[language === "zh" ? "en" : "zh"];
