@@ -6,6 +6,8 @@ PORT ?= 3000
 HOST ?= 127.0.0.1
 WEIGHTS ?= auto
 PYTHON ?= python3
+PROFILE ?= steady
+SLO_MS ?= 100
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +18,7 @@ export PYTHONPATH := $(CURDIR)
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on
 
-.PHONY: help serve model bento test lint audit corpus fuzz bench bench-gpu clean
+.PHONY: help serve model bento test lint audit load corpus fuzz bench bench-gpu clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +62,14 @@ bench: $(VENV)/build.done .venv-bench/bench.done ## Measure it beside its peers,
 
 bench-gpu: $(VENV)/build.done ## Measure it on this machine's GPU
 	@$(BIN)/python -m benchmarks --only gpu $(ARGS)
+
+# HOST is where `make serve` listens; only one that was given names a server to load.
+OWN_SERVER := $(filter file,$(origin HOST))
+LOADED = $(if $(OWN_SERVER),--serve "$(BIN)/bentoml serve service:ResNet18 --host 127.0.0.1 --port {port}",--host $(HOST))
+
+load: $(VENV)/build.done $(VENV)/load.done ## Load it and judge: PROFILE=steady, SLO_MS=100, HOST=http://... (else its own)
+	@$(if $(OWN_SERVER),compgen -G "$(BENTOML_HOME)/models/resnet18-*/latest" >/dev/null || $(MAKE) --no-print-directory model)
+	@RESNET18_SLO_MS=$(SLO_MS) $(BIN)/python -m loadtests run --profile $(PROFILE) --slo-ms $(SLO_MS) $(LOADED) $(ARGS)
 
 clean: ## Remove what these commands made here: environment, store, caches
 	rm -rf $(VENV) .venv-bench .bentoml .pytest_cache .mypy_cache .ruff_cache .hypothesis build

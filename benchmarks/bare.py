@@ -124,7 +124,7 @@ def cores() -> int:
 @click.option("--processes", type=click.IntRange(1, 256), default=cores, show_default="one a core")
 def main(artifact: Path, folder: Path | None, seconds: float, processes: int) -> None:
     """Measure the bare decode and inference loop, the yardstick of the other benchmarks."""
-    from benchmarks import photos
+    from loadtests import photos
 
     result = bare(artifact, list(photos.read(folder).values()), seconds, processes)
     print(

@@ -15,11 +15,12 @@ import click
 from rich.console import Console
 
 from benchmarks import artifact as artifacts
-from benchmarks import machine, ours, photos, report, results
+from benchmarks import machine, ours, report, results
 from benchmarks.bare import Bare, bare, cores
 from benchmarks.measure import Point, Reference, Row, Setting, measure
 from benchmarks.peers import PEERS, VENV_PYTHON, Peer
-from benchmarks.processes import StartError
+from loadtests import photos
+from loadtests.processes import StartError
 
 
 def lineup(only: tuple[str, ...], draft: str, python: Path) -> list[Peer]:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks import artifact, ours, photos, results
+from benchmarks import artifact, ours, results
 from benchmarks.load import closed
 from benchmarks.peers import ROOT
 from benchmarks.results import Goal, Sheet, at_least, at_most
+from loadtests import photos
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

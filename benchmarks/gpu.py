@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks import artifact, ours, photos, results
+from benchmarks import artifact, ours, results
 from benchmarks.bare import bare, cores
 from benchmarks.load import closed, open_loop
 from benchmarks.results import Goal, Sheet, at_least
+from loadtests import photos
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import platform
 import subprocess
 from pathlib import Path
-from typing import Any
 
-from benchmarks.bare import cores
 from benchmarks.peers import ROOT
+from loadtests.machine import machine as machine
 
 PACKAGES = ("bentoml", "fastapi", "uvicorn", "litserve", "mosec", "flask", "gunicorn", "torch", "onnxruntime", "pillow")
 # Where anything else takes this share of a core, the figures are not this benchmark's own.
 DISTURBED_CORES = 0.1
-
-
-def machine() -> dict[str, Any]:
-    """Date, processor, cores and Python, as every benchmark's JSON gives them."""
-    name = platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            name = line.partition(":")[2].strip()
-            break
-    return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "cpu": name,
-        "cores": cores(),
-        "python": platform.python_version(),
-    }
 
 
 def versions(python: Path) -> dict[str, str]:

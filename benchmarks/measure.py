@@ -17,7 +17,7 @@ from benchmarks.bare import MAX_PIXELS
 from benchmarks.load import Result, closed
 from benchmarks.ours import Watch
 from benchmarks.peers import ROOT, Peer
-from benchmarks.processes import Memory, Tree, free_port, serving
+from loadtests.processes import Memory, Tree, free_port, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from benchmarks import artifact, ours, photos, results
+from benchmarks import artifact, ours, results
 from benchmarks.bare import Bare, bare, cores
 from benchmarks.load import Result, Sample, closed, open_loop, percentile
 from benchmarks.results import Goal, Sheet, at_least, at_most
+from loadtests import photos
 
 if TYPE_CHECKING:
     from pathlib import Path

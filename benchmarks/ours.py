@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers import ROOT, Peer
-from benchmarks.processes import Tree, busy_seconds, free_port, serving
+from loadtests.processes import Tree, busy_seconds, free_port, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

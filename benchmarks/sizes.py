@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING, Any
 import click
 from PIL import Image
 
-from benchmarks import artifact, ours, photos, results
+from benchmarks import artifact, ours, results
 from benchmarks.bare import cores
 from benchmarks.measure import first_answer
 from benchmarks.peers import PEERS, ROOT
 from benchmarks.peers.recipe import Recipe
-from benchmarks.processes import free_port, serving
 from benchmarks.results import Sheet
+from loadtests import photos
+from loadtests.processes import free_port, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-    from benchmarks.processes import Tree
+    from loadtests.processes import Tree
 
 QUALITY = 88
 SIZES = {

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from benchmarks import artifact, ours, photos, results
+from benchmarks import artifact, ours, results
 from benchmarks.bare import Bare, bare, cores
 from benchmarks.measure import Point, load
 from benchmarks.results import Sheet
+from loadtests import photos
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,6 +19,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "serving": ("classifier", "runners", "serving"),
     "service": ("classifier", "runners", "serving"),
     "model_build": ("classifier", "runners.backends", "runners.artifacts", "model_build"),
+    # It knows a URL, not what serves it.
+    "loadtests": ("loadtests",),
 }
 HEAVY = {"torch", "torchvision", "onnxruntime", "onnx"}
 CORE = {"numpy", "PIL", "pydantic", "pydantic_settings"}

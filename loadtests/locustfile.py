@@ -1,0 +1,101 @@
+"""For people who know Locust: ``locust -f loadtests/locustfile.py --host http://127.0.0.1:3000`` from the repository.
+
+Users who send an image, wait for its answer, look at it, and send the next: a closed loop, good for trying things in
+Locust's web page. Such users wait when the server is slow, so what they measure flatters it; the open loop is
+``python -m loadtests run``. Every reply is checked as it is there.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import Any, ClassVar
+
+from locust import FastHttpUser, between, events, task
+from locust.runners import MasterRunner
+
+from loadtests import payloads, photos
+from loadtests.answers import IdleError, Outcome, judge, with_reference
+from loadtests.payloads import Request
+
+_KINDS = ("raw", "multipart", "batch")
+
+logger = logging.getLogger("loadtests")
+
+
+class _Sender(FastHttpUser):
+    """Sends what it is asked to and checks the answer."""
+
+    abstract = True
+    wait_time = between(0.5, 2.0)
+    requests: ClassVar[dict[str, list[Request]]] = {}
+
+    def send(self, kind: str) -> None:
+        """One request of a kind out of payloads.KINDS, and its answer judged."""
+        choice = random.randrange(len(self.requests[kind]))
+        request = self.requests[kind][choice]
+        headers = {"Content-Type": request.content_type}
+        with self.client.post(
+            request.path, data=request.body, headers=headers, name=kind, catch_response=True
+        ) as reply:
+            answer = (reply.status_code, reply.headers or {}, reply.content or b"")
+            if not reply.status_code:
+                return
+            outcome, why = judge(request, answer)
+            if outcome is Outcome.OK or outcome is Outcome.REJECTED:
+                reply.success()
+            else:
+                reply.failure(why or "refused with 429")
+
+
+class SingleImages(_Sender):
+    """People with one image: most send it as the body, some with a form."""
+
+    weight = 9
+
+    @task(4)
+    def raw(self) -> None:
+        """The image itself as the body."""
+        self.send("raw")
+
+    @task(1)
+    def multipart(self) -> None:
+        """The image as a form's file."""
+        self.send("multipart")
+
+
+class Batches(_Sender):
+    """A job that sends several images at once."""
+
+    weight = 1
+
+    @task
+    def batch(self) -> None:
+        """payloads.BATCH_IMAGES images in one request."""
+        self.send("batch")
+
+
+@events.test_start.add_listener
+def _ask_for_labels(environment: Any, **_: Any) -> None:
+    """Before any user starts: the photos, in their own and in users' sizes, and the labels that the server gives."""
+    if isinstance(environment.runner, MasterRunner):
+        return  # its workers send
+    pictures = photos.read(photos.FOLDER)
+    pictures |= photos.resized(pictures)
+    _Sender.host = environment.host  # Locust tells the classes later
+    user = SingleImages(environment)
+    asked: dict[str, list[Request]] = {}
+    for request in payloads.build(pictures, _KINDS, {}):
+        headers = {"Content-Type": request.content_type}
+        reply = user.client.post(request.path, data=request.body, headers=headers, name="at idle")
+        answer = (reply.status_code, reply.headers or {}, reply.content or b"")
+        try:
+            asked.setdefault(request.kind, []).append(with_reference(request, answer, strict=True))
+        except IdleError as error:  # a server may well take no 12 MP
+            logger.warning("left out: %s", error)
+    environment.stats.reset_all()
+    _Sender.requests.update(asked)
+    if any(not asked.get(kind) for kind in _KINDS):
+        logger.error("nothing can be sent to %s", environment.host)
+        environment.process_exit_code = 2
+        environment.runner.quit()

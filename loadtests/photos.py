@@ -1,0 +1,60 @@
+"""The photographs that are sent, as JPEG bytes."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from PIL.Image import Image as Picture
+
+_SHARED = Path(__file__).resolve().parents[2] / "shared" / "images" / "photos"
+# Photographs that lie beside the repository, where there are any; else scikit-image's.
+FOLDER = _SHARED if _SHARED.is_dir() else None
+# Camera photographs that scikit-image carries in its package; the rest of its pictures are scans and test charts.
+_PACKAGED = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
+# What users upload: a screen, a telephone's upright picture scaled by its app, a thumbnail, and a camera's 12 MP.
+SIZES = ((1920, 1080), (1200, 1600), (800, 600), (4000, 3000))
+
+
+def read(folder: Path | None) -> dict[str, bytes]:
+    """Every JPEG of ``folder`` by name; without a folder, scikit-image's photographs. Raises ValueError."""
+    if folder is None:
+        return _packaged()
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
+    if not files:
+        raise ValueError(f"{str(folder)!r} holds no .jpg or .jpeg file")
+    return {path.name: path.read_bytes() for path in files}
+
+
+def resized(photos: Mapping[str, bytes], each: int = 3) -> dict[str, bytes]:
+    """``each`` of the photos in every one of SIZES, stretched to it: the label is whatever the server says at idle."""
+    from PIL import Image
+
+    out = {}
+    for name, photo in list(photos.items())[:each]:
+        with Image.open(io.BytesIO(photo)) as image:
+            rgb = image.convert("RGB")
+        for width, height in SIZES:
+            out[f"{Path(name).stem}-{width}x{height}.jpg"] = _jpeg(rgb.resize((width, height)), 85)
+    return out
+
+
+def _packaged() -> dict[str, bytes]:
+    import skimage
+    from PIL import Image
+
+    photos = {}
+    for name in _PACKAGED:
+        with Image.open(Path(skimage.__file__).parent / "data" / name) as image:
+            photos[Path(name).with_suffix(".jpg").name] = _jpeg(image.convert("RGB"), 92)
+    return photos
+
+
+def _jpeg(image: Picture, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()

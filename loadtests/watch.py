@@ -1,0 +1,241 @@
+"""The server as seen from outside while under load: ``/metrics``, ``/model``, and its memory where it is local."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import itertools
+import json
+import re
+import statistics
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from loadtests.answers import Answer
+
+_TIMEOUT_S = 30.0
+_LINE = re.compile(r"^(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>[^}]*)\})?\s+(?P<value>\S+)")
+# What the report shows of /metrics, by panel. A rate is a counter's growth a second; a mean is a histogram's sum over
+# its count within an interval; the rest are gauges. What a server does not export is left out.
+PANELS: dict[str, dict[str, tuple[str, str]]] = {
+    "Images in a batch": {
+        "mean": ("mean", "resnet18_batch_images"),
+        "limit": ("gauge", "resnet18_batch_limit_images"),
+    },
+    "Waiting images": {"queue": ("gauge", "resnet18_queue_images")},
+    "Stages, ms": {
+        "decode": ("mean_ms", 'resnet18_stage_seconds{stage="decode"}'),
+        "queue": ("mean_ms", 'resnet18_stage_seconds{stage="queue"}'),
+        "inference": ("mean_ms", 'resnet18_stage_seconds{stage="inference"}'),
+    },
+    "Cost model, ms": {
+        "α, an image": ("gauge_ms", "resnet18_cost_alpha_seconds"),
+        "β, a batch": ("gauge_ms", "resnet18_cost_beta_seconds"),
+    },
+    "Refused by the server, a second": {
+        "queue_full": ("rate", 'resnet18_refused_total{reason="queue_full"}'),
+        "deadline": ("rate", 'resnet18_refused_total{reason="deadline"}'),
+        "expired": ("rate", 'resnet18_refused_total{reason="expired"}'),
+    },
+}
+
+
+def ask(url: str, method: str, path: str, body: bytes = b"", content_type: str = "") -> Answer:
+    """Status, headers and body of one answer, on a connection of its own. Raises OSError."""
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
+    try:
+        headers = {"Content-Type": content_type} if content_type else {}
+        connection.request(method, parts.path.rstrip("/") + path, body or None, headers)
+        reply = connection.getresponse()
+        return reply.status, dict(reply.getheaders()), reply.read()
+    except http.client.HTTPException as error:
+        raise OSError(f"{method} {url}{path}: {error!r}") from None
+    finally:
+        connection.close()
+
+
+def model(url: str) -> dict[str, Any]:
+    """What ``GET /model`` tells, or nothing where the server has no such page. Raises OSError."""
+    status, _, content = ask(url, "GET", "/model")
+    if status != 200:
+        return {}
+    try:
+        body = json.loads(content)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+@dataclass
+class Memory:
+    """Resident memory over time, in MB (10^6 bytes): ``source`` says whose, None where it can't be known."""
+
+    source: str | None
+    points: list[tuple[float, float]] = field(default_factory=list)
+
+    def body(self, skip_s: float) -> dict[str, Any]:
+        """Start, end, growth and slope without the first ``skip_s`` seconds; medians of a tenth at either end."""
+        kept = [(at, value) for at, value in self.points if at >= skip_s]
+        if self.source is None or len(kept) < 5:
+            why = "the server's processes are not on this machine, and /metrics has no process_resident_memory_bytes"
+            return {"source": self.source, "why_not": why if self.source is None else "too short to tell"}
+        tenth = max(1, len(kept) // 10)
+        start = statistics.median(value for _, value in kept[:tenth])
+        end = statistics.median(value for _, value in kept[-tenth:])
+        slope = statistics.linear_regression(*zip(*kept, strict=True)).slope * 3600
+        return {
+            "source": self.source,
+            "start_mb": round(start, 1),
+            "end_mb": round(end, 1),
+            "max_mb": round(max(value for _, value in kept), 1),
+            "growth_mb": round(end - start, 1),
+            "slope_mb_per_hour": round(slope, 1),
+            "points": [(round(at, 1), round(value, 1)) for at, value in self.points],
+        }
+
+
+class Watch:
+    """Scrapes a server now and then; ``look`` is called by the run, with the seconds since its start."""
+
+    def __init__(self, url: str, every_s: float) -> None:
+        self._url, self._every_s = url, every_s
+        self._next = 0.0
+        self._scrapes: list[tuple[float, dict[str, float]]] = []
+        self._processes = _listening(url)
+        exported = self._scrape()
+        self._has_metrics = bool(exported)
+        source = None
+        if self._processes:
+            source = f"the {len(self._processes)} processes behind the port"
+        elif "process_resident_memory_bytes" in exported:
+            source = "process_resident_memory_bytes of /metrics, one process of the server"
+        self.memory = Memory(source)
+
+    def look(self, at: float) -> None:
+        """Take a reading if it is time for one."""
+        if at < self._next:
+            return
+        self._next = at + self._every_s
+        values = self._scrape() if self._has_metrics else {}
+        if values:
+            self._scrapes.append((at, values))
+        if self._processes:
+            if rss := _resident(self._processes):
+                self.memory.points.append((at, rss / 1e6))
+        elif "process_resident_memory_bytes" in values:
+            self.memory.points.append((at, values["process_resident_memory_bytes"] / 1e6))
+
+    def panels(self) -> dict[str, dict[str, list[tuple[float, float]]]]:
+        """PANELS as series of (second, value), without those that the server does not export."""
+        out: dict[str, dict[str, list[tuple[float, float]]]] = {}
+        for title, lines in PANELS.items():
+            drawn = {name: _series(self._scrapes, how, metric) for name, (how, metric) in lines.items()}
+            if kept := {name: points for name, points in drawn.items() if points}:
+                out[title] = kept
+        return out
+
+    def _scrape(self) -> dict[str, float]:
+        try:
+            status, _, content = ask(self._url, "GET", "/metrics")
+        except OSError:
+            return {}
+        return parse(content.decode(errors="replace")) if status == 200 else {}
+
+
+def parse(text: str) -> dict[str, float]:
+    """The samples of a Prometheus text page that the panels need, by name and labels; those of workers are summed.
+
+    A parser for the whole format takes 10 ms a page, in which nothing would be sent; the panels need a few lines.
+    """
+    values: dict[str, float] = {}
+    for line in text.splitlines():
+        wanted = line.startswith(("resnet18_", "process_resident_memory_bytes")) and "_bucket" not in line
+        if wanted and (found := _LINE.match(line)):
+            labels = ",".join(part for part in (found["labels"] or "").split(",") if not part.startswith("pid="))
+            key = found["name"] + (f"{{{labels}}}" if labels else "")
+            values[key] = values.get(key, 0.0) + float(found["value"])
+    return values
+
+
+def _series(scrapes: list[tuple[float, dict[str, float]]], how: str, metric: str) -> list[tuple[float, float]]:
+    factor = 1e3 if how.endswith("_ms") else 1.0
+    if how.startswith("gauge"):
+        return [(round(at, 1), factor * values[metric]) for at, values in scrapes if metric in values]
+    name, brace, labels = metric.partition("{")
+    points = []
+    for (before_at, before), (at, after) in itertools.pairwise(scrapes):
+        if how == "rate":
+            if metric in after:
+                points.append((round(at, 1), (after[metric] - before.get(metric, 0.0)) / (at - before_at)))
+            continue
+        total, count = f"{name}_sum{brace}{labels}", f"{name}_count{brace}{labels}"
+        grown = after.get(count, 0.0) - before.get(count, 0.0)
+        if grown > 0:
+            points.append((round(at, 1), factor * (after[total] - before.get(total, 0.0)) / grown))
+    return points
+
+
+def is_local(url: str) -> bool:
+    """Whether ``url`` names this machine by a loopback address."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listening(url: str) -> list[psutil.Process]:
+    """The processes that listen on the port of a local ``url``, and all their descendants."""
+    if not is_local(url):
+        return []
+    port = urlsplit(url).port or 80
+    try:
+        sockets = psutil.net_connections("tcp")
+    except psutil.AccessDenied:  # on some systems only root may ask
+        return []
+    found: dict[int, psutil.Process] = {}
+    for socket in sockets:
+        if socket.status == psutil.CONN_LISTEN and socket.laddr and socket.laddr.port == port and socket.pid:
+            found |= {process.pid: process for process in _tree(socket.pid)}
+    return list(found.values())
+
+
+def _tree(pid: int) -> Iterable[psutil.Process]:
+    try:
+        root = psutil.Process(pid)
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _resident(processes: list[psutil.Process]) -> int:
+    """Bytes of RSS of all; 0 where one has ended: a sum over fewer processes is no less memory."""
+    try:
+        return sum(process.memory_info().rss for process in processes)
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def wait_ready(url: str, seconds: float) -> float:
+    """Seconds until ``url`` answers ``/readyz`` with 200. Raises OSError after ``seconds``."""
+    begin = time.perf_counter()
+    said = "nothing"
+    while time.perf_counter() - begin < seconds:
+        try:
+            status, _, _ = ask(url, "GET", "/readyz")
+            if status == 200:
+                return time.perf_counter() - begin
+            said = f"status {status}"
+        except OSError as error:
+            said = str(error)
+        time.sleep(0.05)
+    raise OSError(f"{url} is not ready after {seconds:.0f} s: GET /readyz said {said}")

@@ -1,0 +1,124 @@
+"""Thresholds and profiles: what they bound, what they say when broken, and how a bad file is refused."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loadtests import profiles, samples, verdict
+from loadtests.profiles import ProfileError
+from loadtests.samples import DTYPE
+from loadtests.verdict import Finding, Threshold, ThresholdError
+
+
+def finding(value: float | None, low: float | None = None, high: float | None = None) -> Finding:
+    return Finding(Threshold("p99_ms", low, high), value)
+
+
+def test_bounds_are_inclusive() -> None:
+    assert finding(100.0, high=100.0).holds and not finding(100.1, high=100.0).holds
+    assert finding(5.0, low=5.0).holds and not finding(4.9, low=5.0).holds
+    assert finding(0.0, high=0.0).holds and not finding(1e-9, high=0.0).holds
+
+
+def test_the_line_says_what_broke_and_by_how_much() -> None:
+    line = verdict.line([finding(150.0, high=100.0), finding(3.0, high=4.0)])
+    assert line == "FAILED: p99_ms is 150; it must be at most 100 (50% over)"
+    assert "at least 5 (20% under)" in finding(4.0, low=5.0).line()
+    assert verdict.line([finding(1.0, high=2.0), finding(1.0, low=1.0)]) == "PASSED: all 2 thresholds hold"
+
+
+def test_what_was_not_measured_is_not_judged_and_said() -> None:
+    line = verdict.line([finding(None, high=2.0), finding(1.0, high=2.0)])
+    assert line == "PASSED: all 1 thresholds hold (not judged: p99_ms)"
+
+
+def test_a_latency_that_nothing_gave_breaks_its_bound() -> None:
+    assert not finding(math.nan, high=100.0).holds and not finding(math.nan, low=0.0).holds
+
+
+def test_figures_are_shares_of_what_was_planned() -> None:
+    rows = np.zeros(200, DTYPE)
+    rows["outcome"][:20], rows["outcome"][20:30], rows["outcome"][30:40] = 1, 2, 5
+    summary = samples.summarise("x", rows, 2.0, 100.0)
+    found = verdict.figures(
+        summary, recovery_s=1.5, limit=100.0, memory={"start_mb": 200.0, "growth_mb": 10.0}, ready_s=None
+    )
+    assert (found["refused_share"], found["failed_share"]) == (0.1, 0.05)
+    assert found["goodput_share"] == pytest.approx(160 / 190)  # broken images are no goodput that was missed
+    assert (found["goodput_to_limit"], found["memory_growth_share"], found["ready_s"]) == (0.8, 0.05, None)
+    assert set(found) == set(verdict.FIGURES)
+
+
+def test_every_profile_has_thresholds_and_every_table_a_profile() -> None:
+    import tomllib
+
+    tables = set(tomllib.loads(verdict.FILE.read_text(encoding="utf-8")))
+    assert tables - {"all"} <= set(profiles.load())
+    for name in profiles.load():
+        figures = {threshold.figure for threshold in verdict.load(name)}
+        assert {"failed_share", "dropped_share"} <= figures
+    assert "memory_growth_share" in {threshold.figure for threshold in verdict.load("soak")}
+
+
+def toml(folder: Path, text: str) -> Path:
+    path = folder / "file.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_profiles_own_threshold_wins_and_an_empty_one_takes_it_back(tmp_path: Path) -> None:
+    path = toml(tmp_path, "[all]\np50_ms = {max = 1}\np99_ms = {max = 2}\n[soak]\np50_ms = {max = 3}\np99_ms = {}\n")
+    assert verdict.load("soak", path) == [Threshold("p50_ms", max=3)]
+    assert verdict.load("steady", path) == [Threshold("p50_ms", max=1), Threshold("p99_ms", max=2)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[all]\np98_ms = {max = 1}", "no figure 'p98_ms'"),
+        ("[all]\np99_ms = {most = 1}", "{'most': 1}"),
+        ("[all]\np99_ms = 5", "p99_ms = 5"),
+        ("[all]\np99_ms = {max = 'fast'}", "'fast'"),
+        ("[all]\np99_ms = {max = nan}", "nan"),
+        ("[all", "file.toml"),
+    ],
+)
+def test_a_bad_threshold_is_quoted(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ThresholdError) as raised:
+        verdict.load("all", toml(tmp_path, text))
+    assert said in str(raised.value)
+
+
+PROFILE = '[x]\nabout = ""\nmix = { raw = 1 }\nphases = [{ name = "a", seconds = 1, rate = 1 }]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (PROFILE.replace("raw", "video"), "mix holds video"),
+        (PROFILE.replace("raw = 1", "raw = 0"), "weights in mix are all 0"),
+        (PROFILE.replace("rate = 1", "speed = 1"), "speed"),
+        (PROFILE.replace(", rate = 1", ""), "either rate or of_limit"),
+        (PROFILE.replace("rate = 1", "rate = 1, of_limit = 1"), "either rate or of_limit"),
+        (PROFILE + 'judged = "b"\n', "judged 'b'"),
+        (PROFILE + 'photos = "small"\n', "photos 'small'"),
+        ('[x]\nabout = ""\nmix = { raw = 1 }\n', "no phases"),
+    ],
+)
+def test_a_bad_profile_is_quoted(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ProfileError) as raised:
+        profiles.load(toml(tmp_path, text))
+    assert said in str(raised.value) and "'x'" in str(raised.value)
+
+
+def test_a_profile_is_stretched_and_set_to_a_rate_in_its_proportions() -> None:
+    spike = profiles.load()["spike"]
+    assert [phase.seconds for phase in spike.lasting(90.0).phases] == [30.0, 20.0, 40.0]
+    rates = [segment.rate for segment in spike.at_rate(300.0).segments(limit=1.0)]
+    assert rates == pytest.approx([40.0, 40.0, 300.0, 40.0])
+    assert not spike.at_rate(300.0).needs_limit and spike.needs_limit
+    assert [segment.rate for segment in spike.segments(100.0)] == pytest.approx([40.0, 40.0, 300.0, 40.0])
