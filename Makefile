@@ -5,6 +5,7 @@ SHELL := /bin/bash
 PORT ?= 3000
 HOST ?= 127.0.0.1
 WEIGHTS ?= auto
+VARIANT ?= cpu
 PYTHON ?= python3
 PROFILE ?= steady
 SLO_MS ?= 100
@@ -18,10 +19,12 @@ export PYTHONPATH := $(CURDIR)
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on
 
-.PHONY: help serve model bento test lint audit load corpus fuzz bench bench-gpu clean
+LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
+
+.PHONY: help serve model bento image test test-image lint lock audit load corpus fuzz bench bench-gpu clean
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  settings: PORT=3000 HOST=127.0.0.1 WEIGHTS=auto|imagenet|demo|PATH, and RESNET18_* (docs/operations.md)"
 
 serve: $(VENV)/build.done ## Set up, build the model if there is none, and serve it on PORT
@@ -37,6 +40,19 @@ model: $(VENV)/build.done ## Build and register the model (WEIGHTS=..., ARGS="--
 bento: $(VENV)/dev.done ## Pack service, model and requirements into a bento
 	@compgen -G "$(BENTOML_HOME)/models/resnet18-*/latest" >/dev/null || $(MAKE) --no-print-directory model
 	@$(BIN)/bentoml build
+
+image: $(VENV)/dev.done ## Build the container image (VARIANT=cpu|gpu|torchscript|edge, BASE=..., TORCH_INDEX=...)
+	@compgen -G "$(BENTOML_HOME)/models/resnet18-*/latest" >/dev/null || $(MAKE) --no-print-directory model
+	@$(BIN)/python -m deploy.image --variant $(VARIANT) $(if $(BASE),--base $(BASE)) \
+		$(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) -- $(BUILD_ARGS)
+
+test-image: $(VENV)/dev.done ## Build the image and run it for real: hardened, loaded, stopped, killed (4 minutes)
+	@VARIANT=$(VARIANT) TORCH_INDEX=$(TORCH_INDEX) $(BIN)/python -m pytest -m image tests/test_image.py
+
+lock: $(VENV)/dev.done ## Lock what images install, with hashes (LOCK_ARGS=... for an index of torch's CPU wheels)
+	@for set in runtime gpu; do $(LOCK) -o requirements/$$set.lock requirements/$$set.txt; done
+	@$(LOCK) $(LOCK_ARGS) --no-emit-package torch -o requirements/torchscript.lock \
+		requirements/runtime.txt requirements/torchscript.txt
 
 test: $(VENV)/dev.done ## Set up and run lint, types and every test
 	@$(MAKE) --no-print-directory lint

@@ -84,6 +84,9 @@ class Settings(BaseSettings):
     timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
         30_000, description="milliseconds an answer may take, from the body's last byte, before it is 504"
     )
+    unready_after_s: Annotated[int, Field(ge=0, le=3600)] = Field(
+        0, description="seconds of refusing images without a pause after which `/readyz` says no; 0: never"
+    )
     access_log: bool = Field(False, description="one log line a request")
     api_keys: SecretStr | None = Field(
         None, description="keys, comma-separated, one of which each request must bring; without any, none is asked for"

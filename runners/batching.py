@@ -38,6 +38,8 @@ ANCHOR = 8
 EFFICIENCY = 0.96
 # Where more waits than can be done, batches may be as large as this share takes.
 LIMIT = 0.99
+# Seconds without a refusal that end an overload.
+PAUSE = 1.0
 
 
 class CostModel:
@@ -141,6 +143,23 @@ class Counts:
     batches: dict[int, int] = field(default_factory=dict)
 
 
+class Overload:
+    """For how long images have been refused that had time enough, with no pause of PAUSE seconds."""
+
+    def __init__(self) -> None:
+        self._first = self._last = -math.inf
+
+    def refused(self, now: float) -> None:
+        """An image was refused."""
+        if now - self._last > PAUSE:
+            self._first = now
+        self._last = now
+
+    def seconds(self, now: float) -> float:
+        """From the first refusal to the last; 0 once it is over."""
+        return self._last - self._first if now - self._last <= PAUSE else 0.0
+
+
 def _start(free: list[float], number: int, seconds: float) -> float:
     """When a batch starts that has ``number`` others before it, of ``seconds`` each; ``free``: the devices, a heap."""
     free = free.copy()
@@ -162,6 +181,7 @@ class Batcher:
     def __init__(self, cost: CostModel, *, slo: float, max_batch: int, max_queue: int, devices: int = 1) -> None:
         self.cost, self.slo, self.max_batch, self.max_queue = cost, slo, max_batch, max_queue
         self.counts = Counts()
+        self.overload = Overload()
         # What waits, by deadline, and the deadlines alone, which are searched.
         self._queue: list[Job] = []
         self._deadlines: list[float] = []
@@ -187,6 +207,9 @@ class Batcher:
         refusal = self._refusal(images, deadline, now)
         if refusal is not None:
             self.counts.refused[refusal.reason] += images
+            # A client's own short deadline, or a request of more images than the queue holds, is no overload.
+            if images == 1 and deadline - now > self.slo / 2:
+                self.overload.refused(now)
         return refusal
 
     def _refusal(self, images: int, deadline: float, now: float) -> Refusal | None:

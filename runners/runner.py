@@ -117,10 +117,14 @@ class Pump:
 
     A batch that fails is halved until what fails is one image; where memory was short, batches stay that small. If
     the device itself is at fault, nothing is taken until ``trial``, which infers something, works again.
+    ``unready_after``: seconds of overload after which it is not ready; 0: never.
     """
 
-    def __init__(self, batcher: Batcher, run: Run, devices: int, trial: Callable[[], Any]) -> None:
+    def __init__(
+        self, batcher: Batcher, run: Run, devices: int, trial: Callable[[], Any], unready_after: float = 0
+    ) -> None:
         self.batcher = batcher
+        self._unready_after = unready_after
         self.observers: list[Callable[[Batch, float], None]] = []
         self._run, self._trial = run, trial
         self._failures = 0
@@ -184,13 +188,15 @@ class Pump:
         return all(thread.is_alive() for thread in self._threads)
 
     def ready(self) -> bool:
-        """Whether images would be answered now: every device has its thread and none fails."""
+        """Whether another image should be sent here: every device works, and it is not overloaded for too long."""
+        now = time.monotonic()
         try:
             with self._changed:
-                self._check(time.monotonic())
+                self._check(now)
+                overload = self.batcher.overload.seconds(now)
         except ClassifierError:
             return False
-        return self.alive()
+        return self.alive() and not 0 < self._unready_after <= overload
 
     def _check(self, now: float) -> None:
         """Raise ClassifierError("unavailable") where the device fails, or no device ends its batch."""
@@ -387,4 +393,4 @@ def start(settings: Settings, engine: Engine, run: Run, *, devices: int) -> Pump
             f"RESNET18_SLO_MS={settings.slo_ms} can't be honoured: one image takes {1e3 * cost.expected(1):.1f} ms here"
         )
     batcher = Batcher(cost, slo=slo, max_batch=settings.max_batch, max_queue=settings.max_queue, devices=devices)
-    return Pump(batcher, run, devices, engine.trial)
+    return Pump(batcher, run, devices, engine.trial, settings.unready_after_s)

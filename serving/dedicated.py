@@ -61,7 +61,7 @@ def service(settings: Settings, tag: str, device: str) -> Any:
                 self.pump = runner.start(settings, self.engine, runner.inferring(self.engine), devices=devices)
             except runner.REFUSALS as error:
                 refuse(error)
-            BatchMetrics(self.pump)
+            BatchMetrics(self.pump, settings.slo_ms / 1e3)
             self.lanes[remote.PATH] = self.infer
 
         async def infer(self, request: Request) -> Response:

@@ -186,6 +186,7 @@ class Edge:
         self._paths = paths | dict.fromkeys(files, frozenset({"GET", "HEAD"}))
         # Headers of every answer: from SIGTERM on, that it is its connection's last.
         self._always: _Headers = []
+        self._processes: metrics.ProcessMetrics | None = None
         # Inside what stamps replies, so that a refusal at the door has its request id too.
         self._entrance: ASGIApp = guard(self._routed) if guard else self._routed
 
@@ -214,6 +215,10 @@ class Edge:
             response.headers["Allow"] = allowed
             await response(scope, receive, send)
         else:
+            if scope["path"] == "/metrics":
+                if self._processes is None:
+                    self._processes = metrics.ProcessMetrics()
+                await asyncio.to_thread(self._processes.measure)
             try:
                 await self._files.get(scope["path"], self._app)(scope, receive, send)
             except asyncio.CancelledError:

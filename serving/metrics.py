@@ -6,6 +6,7 @@ the constructors, which run when the service starts.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.context import server_context
 
 if TYPE_CHECKING:
     from prometheus_client import Counter
@@ -57,6 +59,34 @@ def reserve() -> None:
         logger.warning("/metrics will tell of this process alone: %s: %s", folder, error.strerror)
         del os.environ[_FOLDER]
         BentoMLContainer.metrics_client.get().multiproc = False
+
+
+class ProcessMetrics:
+    """CPU and memory of the whole service, its supervisor included, measured when ``/metrics`` is asked for."""
+
+    def __init__(self) -> None:
+        from prometheus_client import Gauge
+
+        self._cpu = Gauge(
+            "resnet18_cpu_seconds", "CPU seconds of all processes so far", multiprocess_mode="livemostrecent"
+        )
+        self._memory = Gauge(
+            "resnet18_memory_bytes", "Memory of all processes, shared pages once", multiprocess_mode="livemostrecent"
+        )
+
+    def measure(self) -> None:
+        """Read them from the operating system, in a few milliseconds."""
+        # Workers are children of BentoML's supervisor, which counts the time of those that have died.
+        root = psutil.Process(os.getppid() if server_context.worker_index is not None else None)
+        seconds, memory = sum(root.cpu_times()[:4]), 0
+        for process in (root, *root.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                if process != root:
+                    seconds += sum(process.cpu_times()[:2])
+                used = process.memory_full_info()
+                memory += getattr(used, "pss", used.rss)
+        self._cpu.set(seconds)
+        self._memory.set(memory)
 
 
 class RequestMetrics:
@@ -111,7 +141,7 @@ class DoorMetrics:
 class BatchMetrics:
     """What a pump's batcher does and has learned, of one process that infers."""
 
-    def __init__(self, pump: Pump) -> None:
+    def __init__(self, pump: Pump, slo_s: float) -> None:
         from prometheus_client import Counter, Gauge, Histogram
 
         self._pump = pump
@@ -131,6 +161,10 @@ class BatchMetrics:
         self._limit = Gauge(
             "resnet18_batch_limit_images", "Images that the SLO lets a batch have", multiprocess_mode="livemostrecent"
         )
+        slo = Gauge(
+            "resnet18_slo_seconds", "Seconds an image may take: RESNET18_SLO_MS", multiprocess_mode="livemostrecent"
+        )
+        slo.set(slo_s)
         self._queue = Gauge("resnet18_queue_images", "Images that wait for a device", multiprocess_mode="livesum")
         self._age = Gauge(
             "resnet18_queue_age_seconds", "Seconds the longest-waiting image has waited", multiprocess_mode="livemax"

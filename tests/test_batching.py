@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.simulation import Backend, optimum
-from runners.batching import WINDOW, Batch, Batcher, CostModel, Job, Refusal, _start
+from runners.batching import PAUSE, WINDOW, Batch, Batcher, CostModel, Job, Overload, Refusal, _start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -559,3 +559,30 @@ def test_the_offline_optimum_is_exact(gaps: list[float], alpha: float, beta: flo
     arrivals = np.cumsum([0.001, *gaps])
     backend = Backend("", alpha, beta, max_batch, "")
     assert optimum(arrivals, backend, slo, learning=0.0) == by_trying_all(arrivals.tolist(), backend, slo)
+
+
+def test_an_overload_lasts_from_refusal_to_refusal_and_ends_with_a_pause() -> None:
+    overload = Overload()
+    assert overload.seconds(5.0) == 0
+    for now in (10.0, 10.0 + 0.9 * PAUSE, 10.0 + 1.8 * PAUSE):
+        overload.refused(now)
+    assert overload.seconds(10.0 + 2.5 * PAUSE) == pytest.approx(1.8 * PAUSE)
+    assert overload.seconds(10.0 + 2.9 * PAUSE) == 0, "over, a pause after the last"
+    overload.refused(10.0 + 2.9 * PAUSE)
+    assert overload.seconds(10.0 + 2.9 * PAUSE) == 0, "a new one has just begun"
+
+
+@pytest.mark.parametrize(
+    ("images", "deadline", "counts"),
+    [(1, 1.0, True), (1, 0.1, False), (3, 1.0, False)],
+    ids=["the SLO's own", "a client's own haste", "more than the queue holds"],
+)
+def test_only_what_had_time_enough_and_room_tells_of_an_overload(images: int, deadline: float, counts: bool) -> None:
+    batcher = Batcher(exact(0.19, 0.0), slo=1.0, max_batch=1, max_queue=2 if images > 1 else 64)
+    for _ in range(images if images > 1 else 10):
+        batcher.admit([Job(0.0, 1.0)], 0.0)
+        batcher.next(0.0)
+    batcher.overload = Overload()
+    for now in (0.0, 0.05):
+        assert batcher.refuse(images, now + deadline, now) is not None
+    assert (batcher.overload.seconds(0.05) > 0) is counts

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,3 +136,21 @@ def test_the_runner_answers_without_the_fast_lane_too(
     reply = server.client.post("/classify", content=bodies[0], headers=JPEG)
     assert reply.status_code == 200, reply.text
     assert len(reply.json()["predictions"]) == 3
+
+
+@pytest.mark.parametrize("placement", ["inline", "dedicated"])
+def test_readiness_turns_false_in_a_lasting_overload_and_true_after_it(
+    launch: Callable[..., Server], bodies: list[bytes], placement: str
+) -> None:
+    server = launch(placement=placement, max_queue="1", unready_after_s="2").wait()
+    seen = []
+    with ThreadPoolExecutor(1) as pool:
+        overload = pool.submit(load.closed, f"{server.url}/classify", bodies, "image/jpeg", connections=24, seconds=6)
+        while not overload.done():
+            seen.append(server.client.get("/readyz").status_code)
+            assert server.client.get("/livez").status_code == 200
+            time.sleep(0.1)
+    assert set(overload.result().statuses) == {200, 429}
+    assert seen[:5] == [200] * 5, "a burst is no reason"
+    assert 503 in seen
+    assert eventually(lambda: server.client.get("/readyz").status_code == 200, seconds=5)

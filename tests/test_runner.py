@@ -381,3 +381,21 @@ def test_what_runtimes_say_of_a_device_is_understood(error: Exception, meaning: 
     with pytest.raises(meaning) as raised:
         Fails().infer(np.zeros((1, 2, 2, 3), np.uint8))
     assert str(error) in str(raised.value)
+
+
+def test_it_is_not_ready_while_it_refuses_for_too_long_and_ready_again_after_a_pause() -> None:
+    target = pump(outcomes, max_queue=0)
+    patient = Pump(target.batcher, outcomes, 0, lambda: None, unready_after=0.2)
+    for _ in range(2):
+        with pytest.raises(ClassifierError, match="the queue is full"):
+            asyncio.run(ask(target, 1))
+        assert patient.ready(), "not at the first refusals"
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        with pytest.raises(ClassifierError, match="the queue is full"):
+            target.refuse(time.monotonic() + 5)
+        time.sleep(0.01)
+    assert not patient.ready()
+    assert target.ready(), "0 means never"
+    assert eventually(patient.ready, seconds=3)
+    target.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import bentoml
+import psutil
 import pytest
 
 from tests.conftest import eventually
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from tests.conftest import Server
+
+
+MEASURED = ("resnet18_cpu_seconds", "resnet18_memory_bytes")
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +206,17 @@ def test_openapi_describes_the_routes(server: Server) -> None:
     body = paths["/classify"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert set(body["properties"]) == {"image", "top_k"}
     assert "/classify_batch" in paths
+
+
+def test_metrics_tell_the_whole_service_s_cpu_and_memory(launch: Callable[..., Server]) -> None:
+    # A fresh one: BentoML keeps metrics in the store's folder, and the start of another server there deletes them.
+    server = launch().wait()
+    processes = [psutil.Process(pid) for pid in server.processes()]
+    text = server.client.get("/metrics").text
+    told = {name: float(re.findall(rf"^{name} (\S+)", text, re.MULTILINE)[0]) for name in MEASURED}
+    assert told["resnet18_memory_bytes"] == pytest.approx(sum(p.memory_full_info().pss for p in processes), rel=0.1)
+    seconds = sum(sum(process.cpu_times()[:2]) for process in processes)
+    assert 0.5 * seconds < told["resnet18_cpu_seconds"] <= 1.5 * seconds
 
 
 def test_request_ids_are_kept_or_made(server: Server) -> None:

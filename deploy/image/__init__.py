@@ -1,0 +1,1 @@
+"""The service's container image: what is in it (Containerfile), and the command that builds it."""

@@ -1,0 +1,230 @@
+"""The Kubernetes manifests: rendered by kubectl, valid by Kubernetes' own schemas, and true of this service."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from classifier.settings import PREFIX, Settings
+from tests import deploy_metrics
+from tests.conftest import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import Server
+
+VERSION = "1.37"
+OVERLAYS = ("cpu", "gpu", "edge", "keda")
+# Kinds that operators bring; Kubernetes has no schema of them.
+FOREIGN_KINDS = ("ServiceMonitor", "ScaledObject")
+
+
+@pytest.fixture(scope="session", params=OVERLAYS)
+def rendered(request: pytest.FixtureRequest, kubectl: Path) -> tuple[str, dict[str, dict[str, Any]]]:
+    """An overlay's name, and its objects by kind."""
+    folder = ROOT / "deploy" / "kubernetes" / "overlays" / request.param
+    env = os.environ | {"HOME": str(kubectl.parent)}
+    done = subprocess.run([kubectl, "kustomize", folder], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    objects = list(yaml.safe_load_all(done.stdout))
+    assert len({item["kind"] for item in objects}) == len(objects)
+    return request.param, {item["kind"]: item for item in objects}
+
+
+def pod(objects: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    spec: dict[str, Any] = objects["Deployment"]["spec"]["template"]["spec"]
+    return spec
+
+
+def container(objects: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    (only,) = pod(objects)["containers"]
+    assert isinstance(only, dict)
+    return only
+
+
+def test_every_object_is_valid_by_kubernetes_schema(rendered: tuple[str, dict[str, dict[str, Any]]]) -> None:
+    for kind, item in rendered[1].items():
+        if kind not in FOREIGN_KINDS:
+            kubernetes_validate.validate(item, VERSION, strict=True)
+
+
+def test_the_validation_sees_a_misspelt_field(rendered: tuple[str, dict[str, dict[str, Any]]]) -> None:
+    broken = rendered[1]["Service"] | {"spek": {}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(broken, VERSION, strict=True)
+
+
+def test_an_overlay_has_the_objects_it_should(rendered: tuple[str, dict[str, dict[str, Any]]]) -> None:
+    overlay, objects = rendered
+    always = {"Deployment", "Service", "NetworkPolicy"}
+    cluster = always | {"PodDisruptionBudget", "ServiceMonitor"}
+    expected = {
+        "cpu": cluster | {"HorizontalPodAutoscaler"},
+        "gpu": cluster | {"HorizontalPodAutoscaler"},
+        "edge": always,
+        "keda": cluster | {"ScaledObject"},
+    }
+    assert set(objects) == expected[overlay]
+
+
+def test_every_selector_selects_our_pods(rendered: tuple[str, dict[str, dict[str, Any]]]) -> None:
+    objects = rendered[1]
+    labels = objects["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    selectors = [
+        objects["Deployment"]["spec"]["selector"]["matchLabels"],
+        objects["Service"]["spec"]["selector"],
+        objects["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
+        *(rule["labelSelector"]["matchLabels"] for rule in pod(objects).get("topologySpreadConstraints") or ()),
+    ]
+    if "PodDisruptionBudget" in objects:
+        selectors.append(objects["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"])
+    for selector in selectors:
+        assert selector
+        assert selector.items() <= labels.items()
+    if "ServiceMonitor" in objects:
+        assert objects["ServiceMonitor"]["spec"]["selector"]["matchLabels"] == objects["Service"]["metadata"]["labels"]
+        # The alert ResNet18Down and the dashboard look for job="resnet18".
+        name = objects["Service"]["metadata"]["labels"][objects["ServiceMonitor"]["spec"]["jobLabel"]]
+        assert f'job="{name}"' in deploy_metrics.rules()["ResNet18Down"]["expr"]
+    for scaler in {"HorizontalPodAutoscaler", "ScaledObject"} & set(objects):
+        assert objects[scaler]["spec"]["scaleTargetRef"]["name"] == objects["Deployment"]["metadata"]["name"]
+
+
+def test_ports_match_from_the_image_to_the_policy(rendered: tuple[str, dict[str, dict[str, Any]]]) -> None:
+    objects = rendered[1]
+    containerfile = (ROOT / "deploy" / "image" / "Containerfile").read_text()
+    assert container(objects)["ports"] == [{"name": "http", "containerPort": 3000}]
+    assert re.search(r"^EXPOSE 3000$", containerfile, re.MULTILINE)
+    (port,) = objects["Service"]["spec"]["ports"]
+    assert (port["name"], port["targetPort"]) == ("http", "http")
+    assert objects["NetworkPolicy"]["spec"]["ingress"][0]["ports"] == [{"port": "http"}]
+
+
+def test_the_probes_ask_paths_that_the_service_answers(
+    rendered: tuple[str, dict[str, dict[str, Any]]], server: Server
+) -> None:
+    main = container(rendered[1])
+    paths = {kind: main[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")}
+    assert paths == {"startup": "/readyz", "readiness": "/readyz", "liveness": "/livez"}
+    assert all(server.client.get(path).status_code == 200 for path in paths.values())
+    assert all(main[f"{kind}Probe"]["httpGet"]["port"] == "http" for kind in paths)
+
+
+def test_the_grace_period_is_longer_than_the_drain(rendered: tuple[str, dict[str, dict[str, Any]]]) -> None:
+    containerfile = (ROOT / "deploy" / "image" / "Containerfile").read_text()
+    drain = int(re.findall(r'"--timeout-graceful-shutdown", "(\d+)"', containerfile)[0])
+    before = container(rendered[1])["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert before + drain < pod(rendered[1])["terminationGracePeriodSeconds"]
+    assert drain < 10
+
+
+def test_it_runs_hardened(rendered: tuple[str, dict[str, dict[str, Any]]]) -> None:
+    spec, main = pod(rendered[1]), container(rendered[1])
+    user = re.findall(r"^USER (\d+):(\d+)$", (ROOT / "deploy" / "image" / "Containerfile").read_text(), re.MULTILINE)
+    context = spec["securityContext"]
+    assert [(str(context["runAsUser"]), str(context["runAsGroup"]))] == user
+    assert context["runAsNonRoot"] is True
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert main["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert [mount["mountPath"] for mount in main["volumeMounts"]] == ["/tmp"]
+    assert spec["automountServiceAccountToken"] is False
+
+
+def test_its_environment_is_of_settings_that_the_service_honours(
+    rendered: tuple[str, dict[str, dict[str, Any]]],
+) -> None:
+    env = {item["name"]: item.get("value", "2") for item in container(rendered[1])["env"]}
+    assert all(name.startswith(PREFIX) for name in env)
+    Settings(**{name.removeprefix(PREFIX).lower(): value for name, value in env.items()})
+    # Kubernetes would set RESNET18_SERVICE_HOST in every pod beside a Service of this name: an unknown setting.
+    assert pod(rendered[1])["enableServiceLinks"] is False
+
+
+def amount(quantity: str) -> float:
+    number, unit = re.fullmatch(r"(\d+)(\D*)", quantity).groups()  # type: ignore[union-attr]
+    return float(number) * {"": 1, "m": 1e-3, "Mi": 2**20, "Gi": 2**30}[unit]
+
+
+def test_requests_are_no_more_than_limits(rendered: tuple[str, dict[str, dict[str, Any]]]) -> None:
+    resources = container(rendered[1])["resources"]
+    assert set(resources["requests"]) == set(resources["limits"]) >= {"cpu", "memory"}
+    for name, requested in resources["requests"].items():
+        assert amount(requested) <= amount(resources["limits"][name])
+    assert ("nvidia.com/gpu" in resources["limits"]) == (rendered[0] == "gpu")
+
+
+def test_no_image_is_a_moving_tag(rendered: tuple[str, dict[str, dict[str, Any]]]) -> None:
+    version = (ROOT / "pyproject.toml").read_text().split('version = "')[1].split('"')[0]
+    variant = {"keda": "cpu"}.get(rendered[0], rendered[0])
+    assert container(rendered[1])["image"].startswith(f"resnet18:{version}-{variant}-")
+    compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
+    images = [service["image"] for service in compose["services"].values()]
+    assert all(":" in image and not image.endswith(":latest") for image in images)
+
+
+def test_the_autoscaler_has_the_rules_it_was_asked_for(rendered: tuple[str, dict[str, dict[str, Any]]]) -> None:
+    overlay, objects = rendered
+    if overlay == "keda":
+        spec = objects["ScaledObject"]["spec"]
+        assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (1, 10)
+        kinds = [trigger["type"] for trigger in spec["triggers"]]
+        assert kinds == ["cpu", "prometheus", "prometheus", "cron", "cron"]
+        thresholds = [t["metadata"]["threshold"] for t in spec["triggers"] if t["type"] == "prometheus"]
+        assert (spec["triggers"][0]["metadata"]["value"], thresholds) == ("70", ["50", "60"])
+        hpa = yaml.safe_load((ROOT / "deploy" / "kubernetes" / "base" / "hpa.yaml").read_text())["spec"]["behavior"]
+        # KEDA's schema of this field need not know the tolerance, and an unknown field is refused.
+        hpa["scaleDown"].pop("tolerance")
+        assert spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] == hpa
+        return
+    if overlay == "edge":
+        assert objects["Deployment"]["spec"]["replicas"] == 1
+        return
+    assert "replicas" not in objects["Deployment"]["spec"]
+    spec = objects["HorizontalPodAutoscaler"]["spec"]
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (1, 10)
+    targets = {}
+    for metric in spec["metrics"]:
+        source = metric[metric["type"].lower()]
+        name = source["name"] if metric["type"] == "Resource" else source["metric"]["name"]
+        targets[name] = source["target"].get("averageUtilization") or int(source["target"]["averageValue"])
+    expected = {"cpu": 70, "resnet18_queue_images": 50}
+    assert targets == expected | ({"gpu_memory_used_percent": 60} if overlay == "gpu" else {})
+    # Scale-down only where CPU is under 30 %: (1 - tolerance) of its target.
+    down = spec["behavior"]["scaleDown"]
+    assert (1 - float(down["tolerance"])) * 70 == pytest.approx(30, abs=0.2)
+    assert down["stabilizationWindowSeconds"] >= 300
+    named = {rule.get("name", {}).get("as", "resnet18_queue_images") for rule in adapter_rules()}
+    assert set(targets) - {"cpu"} <= named
+
+
+def adapter_rules() -> list[dict[str, Any]]:
+    path = ROOT / "deploy" / "kubernetes" / "prometheus-adapter.yaml"
+    rules: list[dict[str, Any]] = yaml.safe_load(path.read_text())["rules"]["custom"]
+    return rules
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_bentocloud_s_files_are_what_bentoml_reads(kind: str) -> None:
+    from attrs import fields_dict
+    from bentoml._internal.cloud.schemas.modelschemas import DeploymentServiceConfig
+    from bentoml._internal.utils.cattr import bentoml_cattr
+
+    services = yaml.safe_load((ROOT / "deploy" / "bentocloud" / f"{kind}.yaml").read_text())["services"]
+    assert set(services) == {"cpu": {"resnet18"}, "gpu": {"resnet18", "resnet18-runner"}}[kind]
+    for config in services.values():
+        assert set(config) <= set(fields_dict(DeploymentServiceConfig))
+        read = bentoml_cattr.structure(config, DeploymentServiceConfig)
+        assert 1 <= read.scaling.min_replicas <= read.scaling.max_replicas
+        Settings(**{env.name.removeprefix(PREFIX).lower(): env.value for env in read.envs})
