@@ -29,7 +29,7 @@ help: ## List these commands
 
 serve: $(VENV)/build.done ## Set up, build the model if there is none, and serve it on PORT
 	@compgen -G "$(BENTOML_HOME)/models/resnet18-*/latest" >/dev/null || $(MAKE) --no-print-directory model
-	@echo "Serving on http://$(HOST):$(PORT)   Try, once it says ready:"
+	@echo "Once it says ready, open http://$(HOST):$(PORT) in a browser, or:"
 	@echo "  curl -F image=@photo.jpg http://$(HOST):$(PORT)/classify"
 	@exec $(BIN)/bentoml serve service:ResNet18 --host $(HOST) --port $(PORT)
 
@@ -73,7 +73,7 @@ corpus: $(VENV)/dev.done ## Send every file of DIR to the service and print what
 fuzz: $(VENV)/fuzz.done ## Fuzz the image decoder for a minute, led by coverage (ARGS="--seconds 600")
 	@$(BIN)/python -m tests.fuzz_pixels $(ARGS)
 
-bench: $(VENV)/build.done .venv-bench/bench.done ## Measure it beside its peers, 15 minutes (ARGS=--quick for a smoke test)
+bench: $(VENV)/build.done .venv-bench/bench.done ## Measure it beside its peers, 15 to 25 minutes (ARGS=--quick for a smoke test)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 bench-gpu: $(VENV)/build.done ## Measure it on this machine's GPU
