@@ -105,7 +105,12 @@ def _decode(connection: socket.socket, limits: Limits) -> None:
 
 
 def _confine(limits: Limits) -> None:
-    """Bound this process: so much memory more than it has, and no file that it could write."""
+    """Bound this process: so much memory more than it has, no file that it could write, and silence.
+
+    What C libraries print of a broken file would let strangers fill the log.
+    """
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stderr.fileno())
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     with contextlib.suppress(OSError):  # no /proc, no bound: macOS

@@ -49,7 +49,7 @@ NO_REPLY, OVER_TIME, NOT_READ, BROKEN, WRONG = (
 FAILURES = (NO_REPLY, OVER_TIME, BROKEN, WRONG)
 # Command lines of the processes that must live as long as the service, and of those that need not.
 SERVING = re.compile(r"_bentoml_impl\.worker|bentoml serve|-m bentoml\b")
-DECODING = re.compile(r"decode", re.IGNORECASE)
+DECODING = re.compile(r"classifier\.decoder")
 CANARY_EVERY = 20
 SAMPLE_EVERY_S = 0.25
 _CHUNK = 64 * 1024

@@ -54,11 +54,11 @@ def prometheus(busy: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         def scraped() -> bool:
             try:
                 return len(query(client, "resnet18_slo_seconds")) == 1
-            except httpx.TransportError:
+            except (httpx.TransportError, ValueError):  # not listening, or not ready
                 return False
 
         try:
-            assert eventually(scraped, 20), (folder / "log").read_text()
+            assert eventually(scraped, 60), (folder / "log").read_text()
             # Rates need counters that move between two scrapes.
             for _ in range(4):
                 time.sleep(1)

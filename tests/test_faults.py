@@ -389,6 +389,7 @@ def test_a_failing_device_is_told_and_served_again(start: Callable[..., Server],
         faulty.set("none")
         assert eventually(lambda: server.client.get("/readyz").status_code == 200)
         assert eventually(lambda: answers_right(server, known))
+        # Who was told 503 comes again after a second.
         assert eventually(lambda: crowd.first[200] > 0)
     assert crowd.wrong == []
     assert set(crowd.first) == {200, 503}
