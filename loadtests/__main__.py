@@ -265,7 +265,9 @@ def compare(first: Path, second: Path, out: Path) -> None:
     """Lay two report.json side by side in one HTML file."""
     from loadtests import report
 
-    names = (str(first), str(second))
+    names = (first.parent.name, second.parent.name)
+    if not all(names) or names[0] == names[1]:
+        names = (str(first), str(second))
     try:
         page = report.comparison(report.read(first), report.read(second), names)
     except report.ReportError as error:

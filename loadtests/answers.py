@@ -76,6 +76,8 @@ def judge(request: Request, answer: Answer) -> tuple[Outcome, str]:
     if status != 200:
         return Outcome.WRONG_STATUS, f"status {status}: {content[:200]!r}"
     try:
+        if request.kind == "batch" and _is_partly_refused(content):
+            return Outcome.REFUSED, ""
         found = labels(request, content)
     except ValueError as error:
         return Outcome.WRONG_SHAPE, str(error)
@@ -93,6 +95,13 @@ def _refused(headers: Mapping[str, str], content: bytes) -> tuple[Outcome, str]:
     except ValueError as error:
         return Outcome.WRONG_SHAPE, f"429: {error}"
     return Outcome.REFUSED, ""
+
+
+def _is_partly_refused(content: bytes) -> bool:
+    """Whether an image of a batch has the error that would have been a 429 had it come alone."""
+    results = _object(content).get("results")
+    errors = [one.get("error") for one in results if isinstance(one, dict)] if isinstance(results, list) else []
+    return any(isinstance(error, dict) and error.get("code") == "overloaded" for error in errors)
 
 
 def _rejected(status: int, content: bytes) -> tuple[Outcome, str]:

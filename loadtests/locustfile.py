@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from locust import FastHttpUser, between, events, task
 from locust.runners import MasterRunner
 
-from loadtests import payloads, photos
+from loadtests import payloads, photos, watch
 from loadtests.answers import IdleError, Outcome, judge, with_reference
 from loadtests.payloads import Request
 
@@ -82,20 +82,18 @@ def _ask_for_labels(environment: Any, **_: Any) -> None:
         return  # its workers send
     pictures = photos.read(photos.FOLDER)
     pictures |= photos.resized(pictures)
-    _Sender.host = environment.host  # Locust tells the classes later
-    user = SingleImages(environment)
-    asked: dict[str, list[Request]] = {}
-    for request in payloads.build(pictures, _KINDS, {}):
-        headers = {"Content-Type": request.content_type}
-        reply = user.client.post(request.path, data=request.body, headers=headers, name="at idle")
-        answer = (reply.status_code, reply.headers or {}, reply.content or b"")
-        try:
-            asked.setdefault(request.kind, []).append(with_reference(request, answer, strict=True))
-        except IdleError as error:  # a server may well take no 12 MP
-            logger.warning("left out: %s", error)
-    environment.stats.reset_all()
+    asked: dict[str, list[Request]] = {kind: [] for kind in _KINDS}
+    try:
+        for request in payloads.build(pictures, _KINDS, {}):
+            answer = watch.ask(environment.host, "POST", request.path, request.body, request.content_type)
+            try:
+                asked[request.kind].append(with_reference(request, answer, strict=True))
+            except IdleError as error:  # a server may well take no 12 MP
+                logger.warning("left out: %s", error)
+    except OSError as error:
+        logger.error("%s does not answer: %s", environment.host, error)
     _Sender.requests.update(asked)
-    if any(not asked.get(kind) for kind in _KINDS):
-        logger.error("nothing can be sent to %s", environment.host)
+    if not all(asked.values()):
+        logger.error("there is nothing to send to %s", environment.host)
         environment.process_exit_code = 2
         environment.runner.quit()

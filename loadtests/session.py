@@ -200,7 +200,7 @@ class Session:
         server = watch.Watch(self._url, every_s=1.0 if length < 600 else 5.0)
 
         def look(now: float, new: NDArray[Any]) -> bool:
-            server.look(now)
+            server.look(now - profile.warm_up_s)
             if show:
                 show(Progress(now, length, new))
             return False
@@ -232,5 +232,5 @@ class Session:
             recovery_s=recoveries[profile.judged or profile.phases[0].name],
             generator=why_generator(run, total),
             panels=server.panels(),
-            memory=server.memory.body(profile.warm_up_s),
+            memory=server.memory.body(),
         )

@@ -87,7 +87,7 @@ class Finding:
         if broken is None:
             return f"{name} is {self.value:.4g}, {bounds} as it must be"
         bound = broken[1]
-        by = f" ({abs(self.value / bound - 1):.0%} {'under' if broken[0] == 'min' else 'over'})" if bound else ""
+        by = f" ({abs(self.value / bound - 1):.1%} {'under' if broken[0] == 'min' else 'over'})" if bound else ""
         return f"{name} is {self.value:.4g}; it must be {bounds}{by}"
 
     def body(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import http.client
 import ipaddress
 import itertools
 import json
+import math
 import re
 import statistics
 import time
@@ -82,9 +83,9 @@ class Memory:
     source: str | None
     points: list[tuple[float, float]] = field(default_factory=list)
 
-    def body(self, skip_s: float) -> dict[str, Any]:
-        """Start, end, growth and slope without the first ``skip_s`` seconds; medians of a tenth at either end."""
-        kept = [(at, value) for at, value in self.points if at >= skip_s]
+    def body(self) -> dict[str, Any]:
+        """Start, end, growth and slope from second 0, the end of the warm-up; medians of a tenth at either end."""
+        kept = [(at, value) for at, value in self.points if at >= 0]
         if self.source is None or len(kept) < 5:
             why = "the server's processes are not on this machine, and /metrics has no process_resident_memory_bytes"
             return {"source": self.source, "why_not": why if self.source is None else "too short to tell"}
@@ -104,11 +105,11 @@ class Memory:
 
 
 class Watch:
-    """Scrapes a server now and then; ``look`` is called by the run, with the seconds since its start."""
+    """Scrapes a server now and then; ``look`` is called by the run, with the seconds since its warm-up's end."""
 
     def __init__(self, url: str, every_s: float) -> None:
         self._url, self._every_s = url, every_s
-        self._next = 0.0
+        self._next = -math.inf
         self._scrapes: list[tuple[float, dict[str, float]]] = []
         self._processes = _listening(url)
         exported = self._scrape()

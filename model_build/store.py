@@ -95,7 +95,9 @@ def register(artifact: Path, manifest: Manifest, version: str) -> str:
         _fill(artifact, manifest, final, labels)
         _point_latest(name, version, replace=True)
     except OSError as error:
-        raise StoreError(f"{name} is not registered, {final.parent} can't be written: {error.strerror}") from error
+        # Copying a whole folder, shutil gathers what failed and has no strerror of its own.
+        reason = error.strerror or error
+        raise StoreError(f"{name} is not registered, {final.parent} can't be written: {reason}") from error
     return f"{name}:{version}"
 
 

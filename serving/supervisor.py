@@ -2,17 +2,21 @@
 
 BentoML's looks for dead workers every ten seconds, and in a container starts none anew. When it is told to stop, it
 removes the runner's socket first and then stops the runner together with the API workers that still need it. And it
-takes orders on a port of 127.0.0.1, to start any program at all, from whoever connects. None of
-it is a setting, so this is the one place where BentoML is patched: ``install`` puts ``Supervisor`` in place of the
-class of its supervisor, before one is made.
+takes orders on a port of 127.0.0.1, to start any program at all, from whoever connects. And a second service of the
+same BENTOML_HOME wipes the metrics of the first. None of it is a setting, so this is the one place where BentoML is
+patched: ``install`` puts ``Supervisor`` in place of the class of its supervisor, before one is made.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import socket
+from pathlib import Path
 from typing import Any
 
+import psutil
 from bentoml._internal.utils import circus
 from tornado import gen
 
@@ -25,6 +29,7 @@ RUNNER_STOP_S = 2.0
 API_ANSWER_S = 5
 API = "service"
 API_SOCKET = "_bento_api_server"
+METRICS = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def install() -> None:
@@ -42,7 +47,9 @@ class Supervisor(circus.Arbiter):
         closed = {"endpoint": "inproc://orders", "pubsub_endpoint": "inproc://events"}
         super().__init__(watchers, *arguments, **options | closed | {"check_delay": -1})
         self.loop.call_later(CHECK_EVERY_S, self._check)
+        self._metrics = _own_folder(Path(watchers[0].env[METRICS]))
         for watcher in watchers:
+            watcher.env[METRICS] = str(self._metrics)
             watcher.respawn = True
             # A worker's own children are the worker's to stop, once they have nothing to do.
             watcher.stop_children = False
@@ -72,6 +79,7 @@ class Supervisor(circus.Arbiter):
         # What it holds removes the runner's socket.
         at_end, self.exit_stack = self.exit_stack, contextlib.ExitStack()
         stopped = super().stop()
+        at_end.callback(shutil.rmtree, self._metrics, ignore_errors=True)
         stopped.add_done_callback(lambda _: at_end.close())
         return stopped
 
@@ -80,3 +88,17 @@ class Supervisor(circus.Arbiter):
         # BentoML lists a service after those it depends on.
         for watcher in reversed(self.watchers):
             yield watcher._stop(close_output_streams)
+
+
+def _own_folder(shared: Path) -> Path:
+    """A folder beside ``shared`` for the metrics of this service alone; those that dead ones have left are removed."""
+    for other in shared.parent.glob(f"{shared.name}-*"):
+        pid = int(other.name.rpartition("-")[2])
+        if pid == os.getpid() or not psutil.pid_exists(pid):
+            shutil.rmtree(other, ignore_errors=True)
+    own = shared.with_name(f"{shared.name}-{os.getpid()}")
+    try:
+        own.mkdir()
+    except OSError:  # a full disk
+        return shared
+    return own

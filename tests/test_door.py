@@ -111,10 +111,11 @@ def test_probes_and_the_page_are_open(keyed: Server, path: str) -> None:
 
 
 def test_the_page_s_files_are_open(keyed: Server) -> None:
-    loaded = [part.split('"')[0] for part in keyed.client.get("/").text.split('="./static_content')[1:]]
-    assert loaded
-    for path in loaded:
-        assert keyed.client.get(f"/static_content{path}").status_code == 200
+    for page, prefix in (("/", "web/"), ("/docs", "./static_content/")):
+        loaded = [part.split('"')[0] for part in keyed.client.get(page).text.split(f'="{prefix}')[1:]]
+        assert loaded, page
+        for path in loaded:
+            assert keyed.client.get(f"/{prefix.removeprefix('./')}{path}").status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -282,16 +282,13 @@ def test_a_full_disk_does_not_stop_serving(
     start: Callable[..., Server], store: Path, known: Known, tmpfs: Callable[[str], Path], tmp_path: Path
 ) -> None:
     disk = tmpfs("4m")
-    for name in ("metrics", "tmp"):
-        (disk / name).mkdir()
-    # Where BentoML keeps the metrics can't be set, but it can be a link.
-    home = tmp_path / "home"
-    home.mkdir()
+    home = disk / "home"
+    for folder in (home, disk / "tmp"):
+        folder.mkdir()
     (home / "models").symlink_to(store / "models")
-    (home / "prometheus_multiproc_dir").symlink_to(disk / "metrics")
     env = {"TMPDIR": str(disk / "tmp"), "BENTOML_HOME": str(home)}
     server = start(env=env, log=disk / "log", access_log="true")
-    files = sorted((disk / "metrics").glob("*.db"))
+    files = sorted(home.glob("prometheus_multiproc_dir-*/*.db"))
     assert len(files) > 4
     for path in files:
         assert path.stat().st_blocks * 512 >= path.stat().st_size, (

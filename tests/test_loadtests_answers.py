@@ -76,6 +76,11 @@ def test_a_batch_must_be_answered_image_by_image() -> None:
     assert judge(BATCH, (200, {}, body(results=failed)))[0] is Outcome.WRONG_SHAPE
 
 
+def test_a_batch_of_which_an_image_came_too_late_is_refused_not_wrong() -> None:
+    late = [{"predictions": predictions("cat")}, {"error": {"code": "overloaded", "message": "late"}}]
+    assert judge(BATCH, (200, {}, body(results=late))) == (Outcome.REFUSED, "")
+
+
 def test_a_refusal_needs_retry_after() -> None:
     assert judge(RAW, (429, {"Retry-After": "2"}, error())) == (Outcome.REFUSED, "")
     assert judge(RAW, (429, {"retry-after": "2"}, error())) == (Outcome.REFUSED, "")

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from tests.conftest import ROOT, Server, environment
+from tests.conftest import ROOT, Server, environment, eventually
 
 
 @pytest.fixture
@@ -89,8 +89,8 @@ def test_a_slowed_server_fails_and_the_last_line_says_why(
 ) -> None:
     done = loadtests(tmp_path, *steady, "--rate", "60", "--duration", "3", "--host", fake(delay_ms=700))
     assert done.code == 1, done
-    assert re.match(r"FAILED: p99_to_slo is [12]\.\d+; it must be at most 1 \(\d+% over\); ", done.verdict)
-    assert "goodput_share is 0; it must be at least 0.99 (100% under)" in done.verdict
+    assert re.match(r"FAILED: p99_to_slo is [12]\.\d+; it must be at most 1 \(\d+\.\d% over\); ", done.verdict)
+    assert "goodput_share is 0; it must be at least 0.99 (100.0% under)" in done.verdict
     assert done.report["passed"] is False and done.report["total"]["p50_ms"] >= 700
 
 
@@ -208,9 +208,10 @@ def test_smoke_against_the_service(server: Server, tmp_path: Path) -> None:
 
 def test_plain_locust_runs_the_locustfile(server: Server, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", "--headless", "--host", server.url]
-    command += ["--users", "6", "--spawn-rate", "6", "--run-time", "5s", "--json-file", str(tmp_path / "stats")]
+    command += ["--users", "6", "--spawn-rate", "6", "--run-time", "12s", "--json-file", str(tmp_path / "stats")]
     done = finished(command)
     assert done.returncode == 0, done.stderr
+    assert "got 413 from the idle server" in done.stderr  # this one's limits are low: 12 MP are left out
     stats = {row["name"]: row for row in json.loads((tmp_path / "stats.json").read_text())}
     assert stats["raw"]["num_requests"] > 0 and not any(row["num_failures"] for row in stats.values()), stats
 
@@ -222,16 +223,13 @@ def test_an_interrupted_run_leaves_no_server(
     command = [sys.executable, "-m", "loadtests", *steady, "--rate", "5", "--out", str(tmp_path)]
     command += ["--serve", f"{sys.executable} -m bentoml serve service:ResNet18 --host 127.0.0.1 --port {{port}}"]
     env = environment() | {"BENTOML_HOME": str(store)}
-    process = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("Running"):
-            break
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stderr=said, start_new_session=True)
+    assert eventually(lambda: "Running" in (tmp_path / "said").read_text(), 60)
     tree = psutil.Process(process.pid).children(recursive=True)
     assert len(tree) > 1
     process.send_signal(number)
     time.sleep(0.2)
     process.send_signal(number)  # as `timeout` and an impatient user do
-    process.stderr.close()
     assert process.wait(60) == code
     assert [child for child in tree if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []

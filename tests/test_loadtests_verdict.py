@@ -26,8 +26,8 @@ def test_bounds_are_inclusive() -> None:
 
 def test_the_line_says_what_broke_and_by_how_much() -> None:
     line = verdict.line([finding(150.0, high=100.0), finding(3.0, high=4.0)])
-    assert line == "FAILED: p99_ms is 150; it must be at most 100 (50% over)"
-    assert "at least 5 (20% under)" in finding(4.0, low=5.0).line()
+    assert line == "FAILED: p99_ms is 150; it must be at most 100 (50.0% over)"
+    assert "at least 5 (20.0% under)" in finding(4.0, low=5.0).line()
     assert verdict.line([finding(1.0, high=2.0), finding(1.0, low=1.0)]) == "PASSED: all 2 thresholds hold"
 
 

@@ -76,15 +76,15 @@ def test_panels_show_means_rates_and_gauges_of_each_interval(pages: tuple[str, t
 
 
 def test_memory_that_can_not_be_known_is_said() -> None:
-    body = Memory(None).body(0.0)
+    body = Memory(None).body()
     assert body["source"] is None and "growth_mb" not in body and "/metrics" in body["why_not"]
-    assert Memory("x", [(0.0, 1.0)]).body(0.0)["why_not"] == "too short to tell"
+    assert Memory("x", [(0.0, 1.0)]).body()["why_not"] == "too short to tell"
 
 
 def test_growth_is_told_from_the_end_of_the_warm_up() -> None:
-    points = [(float(at), 500.0) for at in range(10)] + [(float(at), 100.0 + 0.01 * at) for at in range(10, 3610)]
-    body = Memory("x", points).body(skip_s=10.0)
-    assert body["start_mb"] == pytest.approx(101.9, abs=0.1) and body["end_mb"] == pytest.approx(134.3, abs=0.1)
+    points = [(float(at), 500.0) for at in range(-10, 0)] + [(float(at), 100.0 + 0.01 * at) for at in range(3600)]
+    body = Memory("x", points).body()
+    assert body["start_mb"] == pytest.approx(101.8, abs=0.1) and body["end_mb"] == pytest.approx(134.2, abs=0.1)
     assert body["growth_mb"] == pytest.approx(32.4, abs=0.1)
     assert body["slope_mb_per_hour"] == pytest.approx(36.0, abs=0.1)
 

@@ -424,3 +424,15 @@ def test_a_slow_upload_is_not_held_against_its_deadline(launch: Callable[..., Se
         time.sleep(0.6)
         connection.sendall(jpeg[1000:])
         assert connection.recv(12) == b"HTTP/1.1 200"
+
+
+def test_a_second_service_of_the_same_store_leaves_the_metrics_alone(
+    launch: Callable[..., Server], jpeg: bytes
+) -> None:
+    first = launch().wait()
+    assert first.client.post("/classify", content=jpeg, headers={"content-type": "image/jpeg"}).status_code == 200
+    second = launch().wait()
+    assert 'resnet18_images_total{outcome="ok"} 1.0' in first.client.get("/metrics").text
+    second.stop()
+    assert first.client.post("/classify", content=jpeg, headers={"content-type": "image/jpeg"}).status_code == 200
+    assert 'resnet18_images_total{outcome="ok"} 2.0' in first.client.get("/metrics").text

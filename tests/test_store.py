@@ -205,7 +205,7 @@ class TestRegister:
 
         with monkeypatch.context() as patched:
             patched.setattr(shutil, "copyfile", fail)
-            with pytest.raises(OSError, match="No space left"):
+            with pytest.raises(model_store.StoreError, match="No space left"):
                 model_store.register(artifact, made, VERSION)
         assert tags() == []
         assert not [path for path in empty_store.iterdir() if path.name.startswith(".")]
