@@ -12,6 +12,7 @@ import select
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 
@@ -38,13 +39,15 @@ class Decoder:
     """The other end of ``python -m tests.decoder``, at ``max_pixels``."""
 
     def __init__(self, max_pixels: int = MAX_PIXELS) -> None:
+        # A file: libtiff's words would fill a pipe that nobody reads, and stop it.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.decoder", str(max_pixels)],
             cwd=ROOT,
             env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
         )
 
     def decode(self, data: bytes, seconds: float = 20) -> Decoded:
@@ -62,11 +65,14 @@ class Decoder:
     def close(self) -> str:
         """End it; its exit status and what it printed, libtiff's words about damage included."""
         try:
-            _, printed = self._process.communicate(timeout=5)
+            self._process.communicate(timeout=5)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            _, printed = self._process.communicate()
-        return f"status {self._process.returncode}: {printed.decode(errors='replace')}"
+            self._process.communicate()
+        with self._errors as errors:
+            errors.seek(0)
+            printed = errors.read().decode(errors="replace")
+        return f"status {self._process.returncode}: {printed}"
 
 
 def main() -> None:
