@@ -64,7 +64,9 @@ class Visit:
         self.requests: list[str] = []
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.errors.append(f"{request.url}: {request.failure}"))
+        self.page.on("requestfailed", self._failed)
+        # From the first on: Playwright does not wait until Chromium hands it file dialogs, and would miss a quick one.
+        self.page.on("filechooser", lambda _: None)
         # Of the context, so that what a worker or another page asks for counts as well.
         context.on("request", lambda request: self.requests.append(request.url))
         self.page.add_init_script(
@@ -77,6 +79,11 @@ class Visit:
     def _console(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
             self.errors.append(message.text)
+
+    def _failed(self, request: Request) -> None:
+        # What is asked for as the page is closed is aborted by that.
+        if request.failure != "net::ERR_ABORTED":
+            self.errors.append(f"{request.url}: {request.failure}")
 
     def choose(self, *files: Any) -> None:
         """Choose files as with the file dialog."""
