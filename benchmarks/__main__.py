@@ -35,7 +35,7 @@ SUITE: dict[str, tuple[list[str], list[str]]] = {
     "where": ([], ["--quick"]),
     "batching": ([], ["--quick"]),
 }
-EXTRA: dict[str, tuple[list[str], list[str]]] = {"gpu": ([], ["--quick"])}
+EXTRA: dict[str, tuple[list[str], list[str]]] = {"gpu": ([], ["--quick"]), "limit": ([], ["--quick"])}
 TIMEOUT_S = 1200
 
 

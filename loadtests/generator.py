@@ -44,6 +44,7 @@ MAX_IN_FLIGHT = 4096
 LATE_S = 0.1
 REPORT_EVERY_S = 0.5
 CONNECT_TIMEOUT_S = 60.0
+PLANNED_A_SECOND = 500_000
 _EXAMPLES = 5
 
 
@@ -250,7 +251,8 @@ class Generator:
         self._plan_id += 1
         self._received[self._plan_id] = []
         count = max(1, self._workers)
-        start = time.time() + (0.5 if self._workers else 0.1)
+        # Time enough for a plan to be unpacked where it is carried out, an hour's too.
+        start = time.time() + (0.5 if self._workers else 0.1) + len(at) / PLANNED_A_SECOND
         for index, target in enumerate(self._targets()):
             mine = {"at": share(at, index, count).tobytes(), "picks": picks[index::count].tobytes()}
             self.runner.send_message("plan", {"id": self._plan_id, "start": start, **mine}, target)

@@ -33,7 +33,7 @@ MAX_LAG_TO_SLO = 0.2
 
 @dataclass(frozen=True)
 class Progress:
-    """What a run has come to: seconds of how many, and the samples of about the last second."""
+    """What a run has come to: seconds of how many, and the samples that came since the last time it was told."""
 
     at: float
     of: float
@@ -68,7 +68,7 @@ def reference(
 def pick(requests: Sequence[Request], mix: Mapping[str, float], count: int, seed: int) -> NDArray[np.uint16]:
     """Which request each of ``count`` sends is: by the weight of its kind, evenly among those of a kind."""
     kinds = [request.kind for request in requests]
-    weights = np.array([mix[kind] / kinds.count(kind) for kind in kinds])
+    weights = np.array([mix.get(kind, 0.0) / kinds.count(kind) for kind in kinds])
     random = np.random.default_rng([seed, 1])
     return random.choice(len(requests), size=count, p=weights / weights.sum()).astype(np.uint16)
 
