@@ -205,7 +205,7 @@ def test_it_holds_what_serves_and_nothing_else(image: Built) -> None:
     assert not {"pip", "onnx", "pytest", "skimage", "torchvision"} & packages
     assert ("torch" in packages) == (VARIANT == "torchscript")
     assert inside(image, "find /venv /bento -type d -name tests") == []
-    sources = {"bentofile.yaml", "classifier", "requirements", "runners", "service.py", "serving", "__pycache__"}
+    sources = {"bentofile.yaml", "classifier", "requirements", "runners", "service.py", "serving", "web", "__pycache__"}
     assert set(inside(image, "ls /bento/src")) == sources
     assert len(inside(image, "ls -d /bento/models/*/*-*")) == 1
 
