@@ -29,7 +29,7 @@ from loadtests import photos
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runners.runner import Outcome
+    from runners.pump import Outcome
 
 CONNECTIONS = (8, 32)
 WARM_UP_SECONDS = 2.0

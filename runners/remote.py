@@ -15,13 +15,15 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from classifier.errors import ClassifierError
-from runners.runner import Engine, Outcome, Pump
+from runners.pump import Outcome, Pump
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import aiohttp
     from numpy.typing import NDArray
+
+    from runners.runner import Engine
 
 PATH = "/infer"
 TIME_LEFT = "x-time-left-ms"

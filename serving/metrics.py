@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from classifier.errors import ClassifierError
     from runners.batching import Batch
-    from runners.runner import Pump
+    from runners.pump import Pump
     from serving.replies import Timing
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

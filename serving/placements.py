@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from classifier.settings import Settings
     from runners.artifacts import Artifact
-    from runners.runner import Outcome
+    from runners.pump import Outcome
 
     Decode = Callable[[bytes], NDArray[np.uint8]]
 
