@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _LINE_EVERY_S = 10.0
 _WINDOW_S = 1.0
+# What is shown is a second that has been reported whole: workers report twice a second, and are asked as often.
+_LAG_S = 1.0
 
 
 class Meter:
@@ -46,11 +48,11 @@ class Meter:
         self._bar.update(self._task, description=f"{self._label} {number} of {of}", completed=number / of, refresh=True)
 
     def show(self, now: Progress) -> None:
-        """Show what the last second brought."""
+        """Show what became of the sends of a second ago."""
         parts = [now.recent] if self._recent is None else [self._recent, now.recent]
         recent = np.concatenate(parts)
-        self._recent = recent = recent[recent["at"] >= now.at - _WINDOW_S]
-        text = f"{self._label} {_text(recent)}"
+        self._recent = recent = recent[recent["at"] >= now.at - _LAG_S - _WINDOW_S]
+        text = f"{self._label} {_text(recent[recent['at'] < now.at - _LAG_S])}"
         self._bar.update(self._task, description=text, completed=min(1.0, now.at / now.of), refresh=True)
         if not self._console.is_terminal and now.at >= self._next_line:
             self._next_line = now.at + _LINE_EVERY_S
