@@ -338,9 +338,8 @@ def test_a_killed_worker_is_seen_by_the_probe_and_replaced(
         except httpx.TransportError:
             return False
 
-    # BentoML's supervisor looks for dead workers every ten seconds.
     start = time.monotonic()
-    assert eventually(answers, 15 * SLACK)
+    assert eventually(answers, 10 * SLACK)
     measured["worker_back_s"] = round(time.monotonic() - start, 1)
     assert supervisor.is_running()
     assert worker.pid not in [process.pid for process in running.processes()]
