@@ -1,7 +1,7 @@
-"""Pictures of the page for docs/screenshots/:  python -m tests.screenshots [FOLDER]
+"""Pictures for docs/screenshots/, taken in Chromium: of the page, or of a load test's report. See --help.
 
-It builds the demo model into a store of its own, serves it, and takes each picture in Chromium. Photographs are the
-shared test photographs where they are here, else the page's own samples.
+For the page it builds the demo model into a store of its own and serves it. Photographs are the shared test photographs
+where they are here, else the page's own samples.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 from PIL import Image
 
 from tests import browser
@@ -71,6 +72,20 @@ def take(
         page.locator("#live").scroll_into_view_if_needed()
     page.screenshot(path=target)
     context.close()
+    _shrink(target)
+
+
+def take_report(chromium: Browser, report: Path, target: Path) -> None:
+    """Write what is first to be seen of a load test's report to ``target``."""
+    context = chromium.new_context(viewport={"width": 1200, "height": 1000})
+    page = context.new_page()
+    page.goto(report.resolve().as_uri())
+    page.screenshot(path=target)
+    context.close()
+    _shrink(target)
+
+
+def _shrink(target: Path) -> None:
     # A palette takes a third of the bytes, and photographs of this size hardly show it.
     Image.open(target).convert("RGB").quantize(dither=Image.Dither.FLOYDSTEINBERG).save(target, optimize=True)
     print(f"{target}: {target.stat().st_size / 1e3:.0f} KB")  # noqa: T201
@@ -83,13 +98,27 @@ def _settled(page: Page, count: int) -> None:
     page.wait_for_function("[...document.querySelectorAll('.thumb img')].every((image) => image.complete)")
 
 
-def main(folder: Path) -> None:
-    """Take every picture into ``folder``."""
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=ROOT / "docs" / "screenshots")
+@click.option(
+    "--report", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A report.html to picture."
+)
+def main(folder: Path, report: Path | None) -> None:
+    """Take every picture of the page into FOLDER, or with --report that of a report only."""
     folder.mkdir(parents=True, exist_ok=True)
     path, reason = browser.find()
     if path is None:
-        raise SystemExit(reason)
-    with tempfile.TemporaryDirectory() as home, browser.launched(path) as chromium:
+        raise click.ClickException(reason)
+    with browser.launched(path) as chromium:
+        if report is None:
+            take_all(chromium, folder)
+        else:
+            take_report(chromium, report, folder / "load.png")
+
+
+def take_all(chromium: Browser, folder: Path) -> None:
+    """Take every picture of the page into ``folder``."""
+    with tempfile.TemporaryDirectory() as home:
         env = environment() | {"BENTOML_HOME": home}
         subprocess.run([sys.executable, "-m", "model_build", "--weights", "demo"], cwd=ROOT, env=env, check=True)
         server = Server(Path(home))
@@ -113,4 +142,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs" / "screenshots")
+    main()
