@@ -1,5 +1,5 @@
 #!/bin/bash
-# arm64.sh: the edge image built and tested on an amd64 Debian 12 machine, emulated. As root; ten minutes or more.
+# arm64.sh: the edge image built and tested on an amd64 Debian 12 machine, emulated. As root; half an hour.
 # qemu is taken from bookworm-backports, because Debian 12's own (7.2) crashes in onnxruntime.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
