@@ -11,7 +11,8 @@ The smallest n for which this is at most 1 − confidence is enough: for q = 0.9
 requests without a miss, 662 with one, 838 with two. The length of a trial is fixed before it starts and it is judged
 once, at its end; it is broken off only where its misses already exceed all that it could be allowed, which no further
 request can mend. So looking often does not raise the chance of a false pass. Late requests come in bursts, which
-independence does not know: therefore the rate found is tried once more, for longer and with other arrivals.
+independence does not know: therefore the rate found is tried once more, for longer and with other arrivals; and so is
+the miss that bounds the search from above, for a moment in which something else took the machine misses at any rate.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 STEP_DOWN = 0.97
 MAX_CONFIRMATIONS = 6
+MAX_REOPENED = 3
 MIN_RATE = 0.1
 
 
@@ -123,8 +125,8 @@ def find(trial: Callable[[float, float], Trial], start: float, resolution: float
     """The highest rate that passes: ``trial(rate, scale)`` tries one, ``scale`` times as long as usual.
 
     Doubles ``start`` until a rate misses, or halves it until one passes; bisects geometrically until both are within
-    ``resolution`` of each other; then confirms what passed in a trial of twice the length, going down where it misses.
-    Raises LimitError.
+    ``resolution`` of each other. If what missed passes when it is tried again, the search goes on upwards from there.
+    Then confirms what passed in a trial of twice the length, going down where it misses. Raises LimitError.
     """
     trials: list[Trial] = []
 
@@ -132,18 +134,26 @@ def find(trial: Callable[[float, float], Trial], start: float, resolution: float
         trials.append(trial(rate, scale))
         return trials[-1].passed
 
-    low, high = start, start
-    if passes(start):
+    def bounds_above(low: float) -> tuple[float, float]:
         while passes(high := 2 * low):
             low = high
+        return low, high
+
+    if passes(start):
+        low, high = bounds_above(start)
     else:
+        high = start
         while not passes(low := high / 2):
             high = low
             if low < MIN_RATE:
                 raise LimitError(f"not even {low:.2f} requests a second are answered within the SLO")
-    while high > low * (1 + resolution):
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if passes(middle) else (low, middle)
+    for _ in range(MAX_REOPENED):
+        while high > low * (1 + resolution):
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if passes(middle) else (low, middle)
+        if not passes(high):
+            break
+        low, high = bounds_above(high)
     for _ in range(MAX_CONFIRMATIONS):
         if passes(low, 2.0):
             return Limit(low, trials[-1], trials)

@@ -109,6 +109,17 @@ def test_what_does_not_hold_twice_is_lowered() -> None:
     assert found.rate == tried[-1] and len([rate for rate in tried if 97 < rate <= 110]) > 3
 
 
+@pytest.mark.parametrize("disturbed", [{1}, {2}, {3}, {6}, {2, 3}])
+def test_a_moment_s_disturbance_does_not_bound_the_search(disturbed: set[int]) -> None:
+    tried, steady = scripted(300.0)
+
+    def trial(rate: float, scale: float) -> Trial:
+        found = steady(rate, scale)
+        return scripted(0.0)[1](rate, scale) if len(tried) in disturbed else found
+
+    assert find(trial, 50.0, 0.03).rate == pytest.approx(300.0, rel=0.031)
+
+
 def test_a_server_that_holds_nothing_is_said() -> None:
     _, trial = scripted(0.0)
     with pytest.raises(LimitError, match="not even"):
