@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from classifier import settings as _settings
+from classifier.errors import ClassifierError
 from runners import artifacts, backends, runner
 from serving import dedicated, door, replies, schema, supervisor
 from serving.classify import Classifier
@@ -40,7 +41,10 @@ inline = placement == "inline"
 
 async def _model(_: Request) -> Response:
     """``GET /model``: what is served, where, and how accurate it was found to be."""
-    return replies.json_response(await bentoml.get_current_service().describe())
+    try:
+        return replies.json_response(await bentoml.get_current_service().describe())
+    except ClassifierError as error:
+        return replies.error_response(error)
 
 
 async def _labels(_: Request) -> Response:
@@ -53,7 +57,7 @@ async def _labels(_: Request) -> Response:
     service_class=EdgeService,
     workers=settings.workers,
     # Requests are timed out by Classifier, in our own words; this is only its backstop.
-    traffic={"timeout": settings.timeout_ms / 1e3 + 5},
+    traffic={"timeout": (settings.upload_timeout_ms + settings.timeout_ms) / 1e3 + 5},
     logging={"access": {"enabled": settings.access_log}},
 )
 @bentoml.asgi_app(Starlette(routes=[Route("/model", _model), Route("/labels", _labels)]))
@@ -74,7 +78,7 @@ class ResNet18:
             )
         except runner.REFUSALS as error:
             refuse(error)
-        self.classifier = Classifier(settings, self.placement, RequestMetrics())
+        self.classifier = Classifier(settings, self.placement, RequestMetrics(settings.slo_ms / 1e3))
         self.lanes["/classify"] = self.classifier.classify
         self.lanes["/classify_batch"] = self.classifier.classify_batch
         manifest = self.placement.artifact.manifest

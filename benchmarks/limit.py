@@ -56,7 +56,8 @@ def by_benchmarks(url: str, bodies: list[bytes], trial_s: float, seed: int) -> l
 
 def _samples(result: Result) -> Any:
     """A run's samples after its warm-up, as the load tests keep theirs."""
-    kept = [sample for sample in result.samples if sample.start_s >= WARM_UP_S]
+    # What was never answered has no start, and is a miss.
+    kept = [sample for sample in result.samples if sample.start_s >= WARM_UP_S or sample.status not in OUTCOMES]
     rows = np.zeros(len(kept), samples.DTYPE)
     rows["at"] = [sample.start_s for sample in kept]
     rows["latency"] = [sample.latency_s for sample in kept]

@@ -120,7 +120,7 @@ def serve(port: int) -> None:
     settings = Settings()
     # It tells nothing of itself and never stops, so it is no Placement to a type checker.
     pool: Any = _Pool(artifacts.choose(settings, "cpu"), cores())
-    classifier = Classifier(settings, pool, RequestMetrics())
+    classifier = Classifier(settings, pool, RequestMetrics(settings.slo_ms / 1e3))
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         ready = scope["path"] == "/readyz"

@@ -67,9 +67,11 @@ def main(control: socket.socket, limits: Limits) -> None:
             if order == FORK:
                 child = os.fork()
                 if not child:
-                    control.close()
-                    _decode(socket.socket(fileno=sockets[0]), limits)
-                    os._exit(0)
+                    try:
+                        control.close()
+                        _decode(socket.socket(fileno=sockets[0]), limits)
+                    finally:  # whatever happens here, the others are not this one's to end
+                        os._exit(0)
                 os.close(sockets[0])
                 children.add(child)
                 control.sendall(LENGTH.pack(child))
@@ -89,7 +91,7 @@ def _end(child: int) -> None:
 def _decode(connection: socket.socket, limits: Limits) -> None:
     """Answer each image that comes, until ``connection`` closes."""
     _confine(limits)
-    with contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(EOFError, OSError, MemoryError):
         while True:
             (length,) = LENGTH.unpack(exactly(connection, LENGTH.size))
             data = bytes(exactly(connection, length))

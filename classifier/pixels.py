@@ -124,14 +124,17 @@ def _check_structure(image: Image.Image, data: bytes, max_pixels: int) -> None:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         # libtiff decodes whole tiles, which may be of any size, whatever is the image's.
         width, height = (image.tag_v2.get(tag, 0) for tag in _TILE)
+        if not (isinstance(width, int) and isinstance(height, int)):  # text times a number would be much text
+            raise ClassifierError("unreadable_image", "the TIFF image's tiles have no size", format="TIFF")
         if width * height > max_pixels:
             raise ClassifierError(
                 "image_too_large",
                 f"a tile of {width}x{height} has more pixels than the limit of {max_pixels}",
                 limit=max_pixels,
             )
-    elif isinstance(image, JpegImagePlugin.JpegImageFile) and "progressive" in image.info:
-        # Each scan may be a few bytes that send libjpeg over all pixels once more. Photographs have about ten.
+    elif isinstance(image, JpegImagePlugin.JpegImageFile):
+        # Each scan may be a few bytes that send libjpeg over all pixels once more, in sequential files as in
+        # progressive ones. Photographs have about ten.
         scans, limit = data.count(_START_OF_SCAN), max(_MIN_SCANS, _MAX_SCANNED // (image.width * image.height))
         if scans > limit:
             raise ClassifierError(

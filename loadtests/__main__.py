@@ -138,6 +138,16 @@ def _take(options: dict[str, Any]) -> Options:
         raise click.UsageError("give either --host URL or --serve COMMAND")
     if taken.host is not None and not taken.host.startswith(("http://", "https://")):
         raise click.UsageError(f"--host {taken.host!r} must begin with http:// or https://")
+    try:
+        _rule(taken)
+        shlex.split((taken.serve or "").format(port=0))
+        taken.out.mkdir(parents=True, exist_ok=True)
+    except (ValueError, KeyError, IndexError) as error:
+        raise click.UsageError(f"{error}") from None
+    except OSError as error:
+        raise click.UsageError(f"--out {str(taken.out)!r}: {error.strerror}") from None
+    if taken.mix is not None and set(taken.mix) == {"hostile"}:
+        raise click.UsageError("--mix of hostile requests alone: nothing would be left to be answered")
     return taken
 
 
@@ -160,7 +170,8 @@ def main() -> None:
 @click.option(
     "--trace",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Replay a file of requests counted per second, scaled to --rate if that is given, for --duration seconds.",
+    help="Replay a file of requests counted per second, scaled to --rate if that is given, whole or for --duration "
+    "seconds.",
 )
 @click.option("--trace-start", type=click.IntRange(min=0), default=0, help="The trace's second to begin with.")
 @click.option(
@@ -192,8 +203,9 @@ def run(
             profile = replace(profile, warm_up_s=warm_up)
         at = None
         if trace:
-            counts = traces.read(trace, trace_start, int(profile.seconds))
+            counts = traces.read(trace, trace_start, int(duration) if duration else None)
             profile = profile.lasting(float(len(counts))).at_rate(rate or max(1e-9, sum(counts) / len(counts)))
+            profile = replace(profile, about=f"replays {len(counts)} seconds of {trace.name}")
             if rate:
                 segments = [arrivals.Segment(1.0, one) for one in traces.scale(counts, rate)]
                 at = arrivals.times(options.law, segments, options.seed)
@@ -214,7 +226,12 @@ def run(
         findings = verdict.judge(
             bounds,
             verdict.figures(
-                result.judged, recovery_s=result.recovery_s, limit=limit, memory=result.memory, ready_s=ready_s
+                result.judged,
+                total=result.total,
+                recovery_s=result.recovery_s,
+                limit=limit,
+                memory=result.memory,
+                ready_s=ready_s,
             ),
         )
         from loadtests import report
@@ -324,7 +341,10 @@ def _ready(options: Options, profile: Profile) -> Iterator[tuple[Session, str, d
                 )
             )
             yield Session(generator, url, requests, profile.mix), url, model, restart
-    except (StartError, IdleError, GeneratorError, limit.LimitError, OSError) as error:
+    except limit.LimitError as error:
+        console.print(f"FAILED: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except (StartError, IdleError, GeneratorError, OSError) as error:
         _give_up(error)
 
 

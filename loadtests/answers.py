@@ -77,7 +77,7 @@ def judge(request: Request, answer: Answer) -> tuple[Outcome, str]:
         return Outcome.WRONG_STATUS, f"status {status}: {content[:200]!r}"
     try:
         if request.kind == "batch" and _is_partly_refused(content):
-            return Outcome.REFUSED, ""
+            return _partly(request, content)
         found = labels(request, content)
     except ValueError as error:
         return Outcome.WRONG_SHAPE, str(error)
@@ -94,6 +94,21 @@ def _refused(headers: Mapping[str, str], content: bytes) -> tuple[Outcome, str]:
         _error_code(content)
     except ValueError as error:
         return Outcome.WRONG_SHAPE, f"429: {error}"
+    return Outcome.REFUSED, ""
+
+
+def _partly(request: Request, content: bytes) -> tuple[Outcome, str]:
+    """What a batch of which some images were refused is: the others must be right."""
+    results = _object(content)["results"]
+    if request.labels and len(results) != len(request.labels):
+        return Outcome.WRONG_SHAPE, f"{len(results)} results for {len(request.labels)} images"
+    for result, label in zip(results, request.labels, strict=bool(request.labels)):
+        try:
+            found = label if "error" in result else result["predictions"][0]["label"]
+        except (KeyError, IndexError, TypeError):
+            return Outcome.WRONG_SHAPE, f"a result is neither predictions nor an error: {result!r:.200}"
+        if found != label:
+            return Outcome.WRONG_LABEL, f"{request.name}: {found}; at idle {label}"
     return Outcome.REFUSED, ""
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -43,6 +44,7 @@ MAX_IN_FLIGHT = 4096
 # Later than this, a send is no longer the arrival that was planned: it is dropped and counted.
 LATE_S = 0.1
 REPORT_EVERY_S = 0.5
+FILES = 65_536
 CONNECT_TIMEOUT_S = 60.0
 PLANNED_A_SECOND = 500_000
 _EXAMPLES = 5
@@ -199,6 +201,9 @@ class Generator:
         bind_host: str = "127.0.0.1",
         bind_port: int = 0,
     ) -> None:
+        # A connection for each request that waits for its answer: the usual 1,024 files would be the limit.
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, FILES)), hard))
         self._requests = list(requests)
         self._plan_id = 0
         self._children: list[subprocess.Popen[bytes]] = []
@@ -304,6 +309,10 @@ class Generator:
 
     def _check_workers(self) -> None:
         self._check_children()
+        if isinstance(self.runner, MasterRunner) and (there := len(self.runner.clients.all)) != self._workers:
+            raise GeneratorError(
+                f"{there} workers are there, {self._workers} were expected; the run counts for nothing"
+            )
         if isinstance(self.runner, MasterRunner) and (lost := self.runner.clients.missing):
             raise GeneratorError(f"{len(lost)} of {self._workers} workers no longer answer; the run counts for nothing")
 

@@ -147,11 +147,11 @@ def find(trial: Callable[[float, float], Trial], start: float, resolution: float
             high = low
             if low < MIN_RATE:
                 raise LimitError(f"not even {low:.2f} requests a second are answered within the SLO")
-    for _ in range(MAX_REOPENED):
+    for reopened in range(MAX_REOPENED + 1):
         while high > low * (1 + resolution):
             middle = math.sqrt(low * high)
             low, high = (middle, high) if passes(middle) else (low, middle)
-        if not passes(high):
+        if reopened == MAX_REOPENED or not passes(high):
             break
         low, high = bounds_above(high)
     for _ in range(MAX_CONFIRMATIONS):

@@ -11,7 +11,7 @@ import numpy as np
 from loadtests import arrivals, payloads, photos, samples, watch
 from loadtests.answers import with_reference
 from loadtests.arrivals import Segment
-from loadtests.limit import Limit, Rule, Trial, find
+from loadtests.limit import Limit, LimitError, Rule, Trial, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -168,15 +168,23 @@ class Session:
         return Trial(rate, summary, allowed, why_generator(run, summary), tuple(run.cpu_shares))
 
     def _settle(self, slo_ms: float) -> None:
-        """Wait until one request alone is answered in time: the last trial may have left a queue behind."""
+        """Wait until one request alone is answered in time: the last trial may have left a queue behind.
+
+        Raises LimitError where it never is.
+        """
         request = next(request for request in self._requests if request.kind != "hostile")
         end = time.monotonic() + SETTLE_S
+        status, took_ms = 0, 0.0
         while time.monotonic() < end:
             begin = time.perf_counter()
             status, _, _ = watch.ask(self._url, "POST", request.path, request.body, request.content_type)
-            if status == 200 and 1e3 * (time.perf_counter() - begin) <= slo_ms:
+            took_ms = 1e3 * (time.perf_counter() - begin)
+            if status == 200 and took_ms <= slo_ms:
                 return
             time.sleep(0.1)
+        raise LimitError(
+            f"no rate is held: one request alone got {status} after {took_ms:.0f} ms, the SLO is {slo_ms:g} ms"
+        )
 
     def run(
         self,

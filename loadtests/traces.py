@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import lzma
 import math
 import tarfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +76,7 @@ def _stamped(path: Path, lines: Iterator[tuple[int, str]]) -> Iterator[int]:
         try:
             second = math.floor(float(fields[0]))
         except (ValueError, OverflowError):
-            if position == 0:
+            if position == 0 and not fields[1].strip().isdecimal():
                 continue  # names
             raise TraceError(f"{path}, line {number}: timestamp {fields[0][:40]!r} is no number of seconds") from None
         if last is not None and second <= last:
@@ -95,7 +97,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines without comments."""
     try:
         text = _text(path)
-    except (OSError, tarfile.TarError, UnicodeDecodeError, EOFError) as error:
+    except (OSError, tarfile.TarError, UnicodeDecodeError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise TraceError(f"{path}: it can't be read as a trace: {error}") from None
     for number, line in enumerate(text.splitlines(), start=1):
         yield number, line.partition("#")[0].strip()
@@ -103,11 +105,11 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _text(path: Path) -> str:
     if not path.name.endswith((".tar", ".tbz2", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")):
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     with tarfile.open(path) as archive:
         files = [member for member in archive if member.isfile()]
         if len(files) != 1:
             raise TraceError(f"{path}: it holds {len(files)} files; a trace's archive holds one")
         stored = archive.extractfile(files[0])
         assert stored is not None, "a file has content"
-        return stored.read().decode("utf-8")
+        return stored.read().decode("utf-8-sig")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loadtests import profiles
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -23,9 +25,10 @@ FIGURES = {
     "goodput": "right answers within the SLO a second",
     "goodput_share": "right answers within the SLO, as a share of the images that were offered",
     "goodput_to_limit": "goodput as a share of the server's limit",
-    "failed_share": "wrong status, schema or label, or no answer, as a share of all",
+    "limit": "the highest rate that holds the SLO, found or given, in requests a second",
+    "failed_share": "wrong status, schema or label, or no answer, as a share of all of the run",
     "refused_share": "429 with Retry-After, as a share of all",
-    "dropped_share": "sends that the generator could not make in time, as a share of all",
+    "dropped_share": "sends that the generator could not make in time, as a share of all of the run",
     "recovery_s": "seconds from a phase's begin to its last late, refused or wrong answer",
     "ready_s": "seconds from a server's start until it called itself ready",
     "memory_growth_mb": "growth of the server's memory after warm-up in MB",
@@ -109,7 +112,10 @@ def load(profile: str, file: Path = FILE) -> list[Threshold]:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ThresholdError(f"{file}: {error}") from None
+    known = ("all", *profiles.load())
     for table, figures in tables.items():
+        if table not in known or not isinstance(figures, dict):
+            raise ThresholdError(f"{file.name}: {table!r} is no table of thresholds; there are {', '.join(known)}")
         for figure, bounds in figures.items():
             where = f"{file.name}, [{table}]"
             if figure not in FIGURES:
@@ -119,7 +125,12 @@ def load(profile: str, file: Path = FILE) -> list[Threshold]:
             if wrong := [value for value in bounds.values() if isinstance(value, bool) or not _number(value)]:
                 raise ThresholdError(f"{where}: {figure} has the bound {wrong[0]!r}; it must be a number")
     merged = {**tables.get("all", {}), **tables.get(profile, {})}
-    return [Threshold(figure, **bounds) for figure, bounds in merged.items() if bounds]
+    thresholds = [Threshold(figure, **bounds) for figure, bounds in merged.items() if bounds]
+    if not thresholds:
+        raise ThresholdError(
+            f"{file.name} has no threshold for the profile {profile!r}; a run without any proves nothing"
+        )
+    return thresholds
 
 
 def _number(value: Any) -> bool:
@@ -129,12 +140,17 @@ def _number(value: Any) -> bool:
 def figures(
     summary: Summary,
     *,
+    total: Summary | None = None,
     recovery_s: float,
     limit: float | None = None,
     memory: Mapping[str, Any] | None = None,
     ready_s: float | None = None,
 ) -> dict[str, float | None]:
-    """FIGURES of a run; None is what was not measured."""
+    """FIGURES of a run, whose judged phase is ``summary`` and all of it ``total``; None is what was not measured.
+
+    What failed or was dropped counts wherever it happened.
+    """
+    total = total or summary
     images = summary.planned - summary.rejected
     start, growth = (memory or {}).get("start_mb"), (memory or {}).get("growth_mb")
     return {
@@ -142,9 +158,10 @@ def figures(
         "p99_to_slo": summary.p99_ms / summary.slo_ms,
         "goodput_share": summary.goodput * summary.seconds / images if images else None,
         "goodput_to_limit": summary.goodput / limit if limit else None,
-        "failed_share": summary.failed / summary.planned if summary.planned else math.nan,
+        "limit": limit,
+        "failed_share": total.failed / total.planned if total.planned else math.nan,
         "refused_share": summary.refused / summary.planned if summary.planned else math.nan,
-        "dropped_share": summary.dropped / summary.planned if summary.planned else math.nan,
+        "dropped_share": total.dropped / total.planned if total.planned else math.nan,
         "recovery_s": recovery_s,
         "ready_s": ready_s,
         "memory_growth_mb": growth,

@@ -60,15 +60,23 @@ class Pump:
 
     A batch that fails is halved until what fails is one image; where memory was short, batches stay that small. If
     the device itself is at fault, nothing is taken until ``trial``, which infers something, works again.
-    ``unready_after``: seconds of overload after which it is not ready; 0: never.
+    ``unready_after``: seconds of overload after which it is not ready; 0: never. ``prepare_s``: seconds that
+    preparing one image in ``run`` may take, without its device being at fault.
     """
 
     def __init__(
-        self, batcher: Batcher, run: Run, devices: int, trial: Callable[[], Any], unready_after: float = 0
+        self,
+        batcher: Batcher,
+        run: Run,
+        devices: int,
+        trial: Callable[[], Any],
+        unready_after: float = 0,
+        prepare_s: float = 0,
     ) -> None:
         self.batcher = batcher
-        self._unready_after = unready_after
-        self.observers: list[Callable[[Batch, float], None]] = []
+        self._unready_after, self._prepare_s = unready_after, prepare_s
+        # Told under the lock of each batch that is done, and with None that what waits has become less without one.
+        self.observers: list[Callable[[Batch | None, float], None]] = []
         self._run, self._trial = run, trial
         self._failures = 0
         self._failing_since: float | None = None
@@ -106,6 +114,7 @@ class Pump:
             with self._changed:
                 for job in jobs:
                     self.batcher.cancel(job)
+                self._tell(None, time.monotonic())
             raise
 
     def refuse(self, deadline: float) -> None:
@@ -142,11 +151,14 @@ class Pump:
         return self.alive() and not 0 < self._unready_after <= overload
 
     def _check(self, now: float) -> None:
-        """Raise ClassifierError("unavailable") where the device fails, or no device ends its batch."""
-        overdue = self.batcher.overdue(now)
-        if overdue > GIVE_UP_S:
+        """Raise ClassifierError("unavailable") where the device fails, or no device ends its batch.
+
+        One that does not end its batch while others work ends the process in the end: it would never come back.
+        """
+        slow = self._prepare_s * self.batcher.most
+        if (overdue := self.batcher.overdue(now, any_device=True)) > GIVE_UP_S + slow:
             _give_up(f"its batch is overdue for {overdue:.0f} s")
-        if self._failing_since is not None or overdue > OVERDUE_S:
+        if self._failing_since is not None or self.batcher.overdue(now) > OVERDUE_S + slow:
             raise _unavailable()
 
     def describe(self) -> dict[str, Any]:
@@ -170,6 +182,10 @@ class Pump:
                 "batches": {str(size): count for size, count in sorted(batcher.counts.batches.items())},
             }
 
+    def _tell(self, done: Batch | None, now: float) -> None:
+        for observe in self.observers:
+            observe(done, now)
+
     def _work(self) -> None:
         done: Batch | None = None
         whole = True
@@ -178,16 +194,18 @@ class Pump:
                 now = time.monotonic()
                 if done is not None:
                     self.batcher.done(done, now, learn=whole)
-                    for observe in self.observers:
-                        observe(done, now)
+                    self._tell(done, now)
                 batch, expired = self.batcher.next(now)
                 while batch is None and not expired:
                     if self._stopping:
                         return
                     if not self._changed.wait(None if self._failing_since is None else TRY_EVERY_S):
                         break
-                    batch, expired = self.batcher.next(time.monotonic())
+                    now = time.monotonic()
+                    batch, expired = self.batcher.next(now)
                 backlog = self.batcher.backlog(now) if expired else 0.0
+                if expired and batch is None:
+                    self._tell(None, now)
             for job in expired:
                 _settle(job, overloaded("expired", backlog))
             if batch is not None:
@@ -214,7 +232,8 @@ class Pump:
                     self.batcher.limit(half)
             return [*self._results(payloads[:half])[0], *self._results(payloads[half:])[0]], False
         self._works()
-        return results, True
+        # What was not inferred, like an image that can't be decoded, tells nothing of what inference costs.
+        return results, all(isinstance(result, Outcome) for result in results)
 
     def _failed(self, error: Exception) -> Exception:
         """What the image is told that failed alone with ``error``."""

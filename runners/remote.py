@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from classifier.errors import ClassifierError
-from runners.pump import Outcome, Pump
+from runners.pump import Outcome, Pump, overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,20 +31,29 @@ CONNECTIONS = 256
 
 
 class Client:
-    """An API worker's connections to the runner. ``url``: what BentoML's runner map says, file:// or http://."""
+    """An API worker's connections to the runner. ``url``: what BentoML's runner map says, file:// or http://.
 
-    def __init__(self, url: str, classes: int) -> None:
-        self._url, self._classes = url, classes
+    ``grace``: seconds after a deadline for which the runner's answer, its refusals among them, is still waited for.
+    """
+
+    def __init__(self, url: str, classes: int, grace: float) -> None:
+        self._url, self._classes, self._grace = url, classes, grace
+        self._heard = 0.0
         self._session: aiohttp.ClientSession | None = None
 
     async def infer(self, pixels: Sequence[NDArray[np.uint8]], deadline: float) -> list[Any]:
         """An Outcome or an Exception for each of ``pixels`` uint8[S, S, 3].
 
         A dropped connection is tried once more, which is safe because inference changes nothing. Raises
-        ClassifierError: what the runner answered, or "unavailable".
+        ClassifierError: what the runner answered, "overloaded" where it was late, or "unavailable".
         """
         body = pixels[0].tobytes() if len(pixels) == 1 else b"".join(image.tobytes() for image in pixels)
-        answer = await self._ask("POST", PATH, body, deadline)
+        sent = time.monotonic()
+        try:
+            answer = await self._ask("POST", PATH, body, deadline, self._grace)
+        except TimeoutError:
+            # One that answered others meanwhile is late with this one.
+            raise (overloaded("expired", 0.0) if self._heard > sent else _silent()) from None
         rows = np.frombuffer(answer, np.float32).reshape(len(pixels), self._classes + 2)
         return [
             RuntimeError("the image failed in the runner")
@@ -55,14 +64,17 @@ class Client:
 
     async def describe(self) -> dict[str, Any]:
         """The runner's own description: its engine's and its pump's."""
-        description: dict[str, Any] = json.loads(await self._ask("GET", "/describe", b"", time.monotonic() + 5))
+        try:
+            description: dict[str, Any] = json.loads(await self._ask("GET", "/describe", b"", time.monotonic() + 5))
+        except TimeoutError:
+            raise _silent() from None
         return description
 
     async def is_ready(self) -> bool:
         """Whether the runner answers within a second that it is ready."""
         try:
             await self._ask("GET", "/readyz", b"", time.monotonic() + 1)
-        except ClassifierError:
+        except (ClassifierError, TimeoutError):
             return False
         return True
 
@@ -71,25 +83,31 @@ class Client:
         if self._session is not None:
             await self._session.close()
 
-    async def _ask(self, method: str, path: str, body: bytes, deadline: float) -> bytes:
-        """The body of a 200; ClassifierError for any other answer, the runner's own with its Retry-After, or none."""
+    async def _ask(self, method: str, path: str, body: bytes, deadline: float, grace: float = 0.0) -> bytes:
+        """The body of a 200; ClassifierError for any other answer, the runner's own with its Retry-After, or none.
+
+        Raises TimeoutError ``grace`` seconds after ``deadline``.
+        """
         import asyncio
 
         import aiohttp
 
         try:
-            async with asyncio.timeout(deadline - time.monotonic()):
+            async with asyncio.timeout(deadline + grace - time.monotonic()):
                 try:
                     return await self._once(method, path, body, deadline)
                 except (aiohttp.ClientError, ConnectionError):
                     return await self._once(method, path, body, deadline)
-        except (aiohttp.ClientError, OSError) as error:  # a TimeoutError is an OSError
-            raise ClassifierError("unavailable", "the runner does not answer; try again", retry_after=1) from error
+        except TimeoutError:
+            raise
+        except (aiohttp.ClientError, OSError) as error:
+            raise _silent() from error
 
     async def _once(self, method: str, path: str, body: bytes, deadline: float) -> bytes:
         left = 1e3 * (deadline - time.monotonic())
         async with self._open().request(method, path, data=body, headers={TIME_LEFT: f"{left:.1f}"}) as response:
             answer = await response.read()
+            self._heard = time.monotonic()
             if response.status != 200:
                 raise _error(answer, response.headers.get("Retry-After"))
             return answer
@@ -107,6 +125,10 @@ class Client:
                 base = f"http://{parts.netloc}"
             self._session = aiohttp.ClientSession(base, connector=connector)
         return self._session
+
+
+def _silent() -> ClassifierError:
+    return ClassifierError("unavailable", "the runner does not answer; try again", retry_after=1)
 
 
 def _error(answer: bytes, retry_after: str | None) -> ClassifierError:

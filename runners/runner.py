@@ -118,8 +118,11 @@ def open_engine(settings: Settings, tag: str, device: str) -> Engine:
     return Engine(artifacts.open_artifact(tag), device, settings.max_batch)
 
 
-def start(settings: Settings, engine: Engine, run: Run, *, devices: int) -> Pump:
-    """A running pump for ``engine``, with the SLO of ``settings``. Raises SloError if one image takes longer."""
+def start(settings: Settings, engine: Engine, run: Run, *, devices: int, decodes: bool = False) -> Pump:
+    """A running pump for ``engine``, with the SLO of ``settings``; ``decodes``: ``run`` does so, too.
+
+    Raises SloError if one image takes longer than the SLO.
+    """
     cost = CostModel(engine.warm_up_s)
     slo = (1 - MARGIN) * settings.slo_ms / 1e3
     if cost.expected(1) > slo:
@@ -127,4 +130,5 @@ def start(settings: Settings, engine: Engine, run: Run, *, devices: int) -> Pump
             f"RESNET18_SLO_MS={settings.slo_ms} can't be honoured: one image takes {1e3 * cost.expected(1):.1f} ms here"
         )
     batcher = Batcher(cost, slo=slo, max_batch=settings.max_batch, max_queue=settings.max_queue, devices=devices)
-    return Pump(batcher, run, devices, engine.trial, settings.unready_after_s)
+    prepare_s = settings.decode_timeout_ms / 1e3 if decodes else 0.0
+    return Pump(batcher, run, devices, engine.trial, settings.unready_after_s, prepare_s)

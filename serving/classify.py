@@ -57,33 +57,34 @@ class Classifier:
         return await self._answer(request, "images", self._batch, self._many)
 
     async def _answer(self, request: Request, name: str, limits: upload.Limits, handle: Any) -> Response:
-        timing, arrival = Timing(), None
+        timing, arrival, images = Timing(), None, 1
         settings = self._settings
         try:
             with upload.Share(self._held) as share:
                 async with asyncio.timeout(settings.upload_timeout_ms / 1e3) as patience:
                     sent, arrival, deadline = await self._read(request, name, limits, share)
+                    images = len(sent.images)
                     patience.reschedule(asyncio.get_running_loop().time() + settings.timeout_ms / 1e3)
-                    body, images = await handle(request, sent, timing, deadline)
+                    body, answered = await handle(request, sent, timing, deadline)
         except ClassifierError as error:
-            self._metrics.failed(error)
+            self._metrics.failed(error, images)
             return replies.error_response(error)
         except TimeoutError:
             if arrival is None:
                 code, what, limit = "upload_timeout", "the body did not arrive", settings.upload_timeout_ms
             else:
                 code, what, limit = "timeout", "no answer", settings.timeout_ms
-            self._metrics.failed(code)
+            self._metrics.failed(code, images)
             return replies.error_response(ClassifierError(code, f"{what} within the limit of {limit} ms", limit=limit))
         except ClientDisconnect:
-            self._metrics.failed("disconnected")
+            self._metrics.failed("disconnected", images)
             return replies.error_response(ClassifierError("bad_request", "the body ended early"))
         except Exception:
             logger.exception("unexpected error")
-            self._metrics.failed("internal")
+            self._metrics.failed("internal", images)
             return replies.error_response(ClassifierError("internal", "an unexpected error; the server's log has it"))
         timing.total = 1e3 * (time.monotonic() - arrival)
-        self._metrics.answered(images, timing)
+        self._metrics.answered(answered, timing)
         return replies.json_response(body | {"model": self._model, "timing_ms": timing.body()}, timing)
 
     async def _one(
@@ -141,7 +142,7 @@ class Classifier:
         text = request.headers.get(TIME_ALLOWED)
         if text is None:
             return (1 - MARGIN) * self._settings.slo_ms / 1e3
-        if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= self._settings.timeout_ms):
+        if not 1 <= _whole(text) <= self._settings.timeout_ms:
             raise ClassifierError(
                 "invalid_parameter",
                 f"{TIME_ALLOWED}: {text[:100]!r} must be a whole number of milliseconds from 1 to "
@@ -153,7 +154,7 @@ class Classifier:
     def _top_k(self, request: Request, fields: dict[str, str]) -> int:
         text = fields.get("top_k", request.query_params.get("top_k", str(TOP_K)))
         classes = len(self._labels)
-        if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= classes):
+        if not 1 <= _whole(text) <= classes:
             # The default of 3 is no user's choice, so a model of two classes gives its two.
             if "top_k" not in fields and "top_k" not in request.query_params:
                 return classes
@@ -161,3 +162,8 @@ class Classifier:
                 "invalid_parameter", f"top_k={text[:100]!r}: must be a whole number from 1 to {classes}", limit=classes
             )
         return int(text)
+
+
+def _whole(text: str) -> int:
+    """The whole number that ``text`` is; -1 for what is none, or has more than nine digits."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else -1

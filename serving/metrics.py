@@ -90,9 +90,9 @@ class ProcessMetrics:
 
 
 class RequestMetrics:
-    """Images by outcome and requests' stages, of one API process."""
+    """Images by outcome and requests' stages, of one API process; the SLO, in seconds, is a bucket's edge."""
 
-    def __init__(self) -> None:
+    def __init__(self, slo_s: float) -> None:
         from prometheus_client import Counter, Histogram
 
         self._images = Counter("resnet18_images_total", "Images by outcome: ok or an error code", ["outcome"])
@@ -100,7 +100,9 @@ class RequestMetrics:
         self._ok = self._images.labels("ok")
         self._by_code: dict[str, Counter] = {}
         self._by_reason: dict[str, Counter] = {}
-        stages = Histogram("resnet18_stage_seconds", "Seconds a request spent in a stage", ["stage"], buckets=_SECONDS)
+        # Else what is within the SLO could not be told from what is not.
+        edges = sorted({*_SECONDS, slo_s})
+        stages = Histogram("resnet18_stage_seconds", "Seconds a request spent in a stage", ["stage"], buckets=edges)
         self._stages = {stage: stages.labels(stage) for stage in ("decode", "queue", "inference", "total")}
 
     def answered(self, images: int, timing: Timing) -> None:
@@ -173,10 +175,11 @@ class BatchMetrics:
         self._counted = {"admitted": 0, "expired": 0, "cancelled": 0}
         pump.observers.append(self.observe)
 
-    def observe(self, batch: Batch, now: float) -> None:
-        """Note a finished batch; called by the pump, under its lock."""
-        self._images.observe(len(batch.jobs))
-        self._accuracy.observe((now - batch.start) / max(1e-9, batch.predicted_end - batch.start))
+    def observe(self, batch: Batch | None, now: float) -> None:
+        """Note a finished batch, or that images went without one; called by the pump, under its lock."""
+        if batch is not None:
+            self._images.observe(len(batch.jobs))
+            self._accuracy.observe((now - batch.start) / max(1e-9, batch.predicted_end - batch.start))
         # Not at every batch, but always the last one's: an idle service must not show an old queue.
         if now - self._published >= PUBLISH_EVERY_S or not self._pump.batcher.waiting():
             self._published = now

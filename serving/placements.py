@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,6 +14,7 @@ from classifier import pixels
 from classifier.decoder import Limits
 from classifier.errors import ClassifierError
 from runners import artifacts, remote, runner
+from runners.pump import overloaded
 from serving.containment import ContainedDecoder
 from serving.metrics import BatchMetrics
 
@@ -68,7 +70,8 @@ class Inline:
         threads = settings.inference_threads(settings.workers)
         self._pool: _DecodePool | None = None
         if device == "cpu":
-            self._pump = runner.start(settings, engine, runner.preparing(engine, decode), devices=threads)
+            run = runner.preparing(engine, decode)
+            self._pump = runner.start(settings, engine, run, devices=threads, decodes=True)
         else:
             self._pool = _DecodePool(decode, threads)
             self._pump = runner.start(settings, engine, runner.inferring(engine), devices=1)
@@ -78,10 +81,12 @@ class Inline:
         """See Placement."""
         if self._pool is None:
             return await self._pump.infer(images, deadline)
-        return await self._pool.infer(images, lambda decoded: self._pump.infer(decoded, deadline))
+        return await self._pool.infer(images, deadline, lambda decoded: self._pump.infer(decoded, deadline))
 
     def refuse(self, deadline: float) -> None:
         """See Placement."""
+        if self._pool is not None:
+            self._pool.refuse(deadline)
         self._pump.refuse(deadline)
 
     async def is_ready(self) -> bool:
@@ -103,16 +108,18 @@ class Dedicated:
     def __init__(self, settings: Settings, tag: str, name: str) -> None:
         self.artifact = artifacts.open_artifact(tag)
         url = BentoMLContainer.remote_runner_mapping.get()[name]
-        self._client = remote.Client(url, len(self.artifact.manifest.labels))
+        grace = runner.MARGIN * settings.slo_ms / 1e3
+        self._client = remote.Client(url, len(self.artifact.manifest.labels), grace)
         threads = settings.inference_threads(settings.workers)
         self._pool = _DecodePool(_decoder(settings, self.artifact), threads)
 
     async def infer(self, images: list[bytes], deadline: float) -> list[Outcome | Exception]:
         """See Placement."""
-        return await self._pool.infer(images, lambda decoded: self._client.infer(decoded, deadline))
+        return await self._pool.infer(images, deadline, lambda decoded: self._client.infer(decoded, deadline))
 
     def refuse(self, deadline: float) -> None:
-        """See Placement. Only the runner knows, and it sees pixels alone."""
+        """See Placement. What this process can know; the runner sees pixels alone."""
+        self._pool.refuse(deadline)
 
     async def is_ready(self) -> bool:
         """See Placement."""
@@ -128,15 +135,23 @@ class Dedicated:
 
 
 class _DecodePool:
-    """Threads that decode, in front of what infers pixels."""
+    """Threads that decode, in front of what infers pixels.
+
+    Images wait in the event loop until a thread is free, where those that are late or unwanted by then cost nothing.
+    """
 
     def __init__(self, decode: Decode, threads: int) -> None:
-        self._decode = decode
+        self._decode, self._threads = decode, threads
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="resnet18-decode")
+        self._free = asyncio.Semaphore(threads)
+        self._waiting = 0
+        # What decoding has lately taken, in seconds an image.
+        self._took = 0.0
 
-    async def infer(self, images: list[bytes], infer: Callable[[list[Any]], Any]) -> list[Outcome | Exception]:
-        loop = asyncio.get_running_loop()
-        decoded = await asyncio.gather(*(loop.run_in_executor(self._executor, self._timed, image) for image in images))
+    async def infer(
+        self, images: list[bytes], deadline: float, infer: Callable[[list[Any]], Any]
+    ) -> list[Outcome | Exception]:
+        decoded = await asyncio.gather(*(self._one(image, deadline) for image in images))
         good = [(item, took) for item, took in decoded if not isinstance(item, ClassifierError)]
         outcomes = iter(await infer([item for item, _ in good]) if good else [])
         results: list[Outcome | Exception] = []
@@ -149,6 +164,37 @@ class _DecodePool:
                 outcome.decode_ms = took
             results.append(outcome)
         return results
+
+    def refuse(self, deadline: float) -> None:
+        """Raise ClassifierError if an image that comes now would not be decoded by ``deadline``."""
+        late = time.monotonic() + self._backlog() - deadline
+        if self._waiting and late > 0:
+            raise overloaded("deadline", late)
+
+    def _backlog(self) -> float:
+        """Seconds until what waits, and one more, would be decoded."""
+        return (1 + self._waiting / self._threads) * self._took
+
+    async def _one(self, image: bytes, deadline: float) -> tuple[Any, float]:
+        self._waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self._waiting -= 1
+        if time.monotonic() >= deadline:
+            self._free.release()
+            return overloaded("expired", self._backlog()), 0.0
+        loop = asyncio.get_running_loop()
+        running = self._executor.submit(self._timed, image)
+        # When the thread is free, not when nobody waits for it any more.
+        running.add_done_callback(lambda _: self._release(loop))
+        item, took = await asyncio.wrap_future(running)
+        self._took += 0.1 * (took / 1e3 - self._took)
+        return item, took
+
+    def _release(self, loop: asyncio.AbstractEventLoop) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it all that could wait
+            loop.call_soon_threadsafe(self._free.release)
 
     def _timed(self, image: bytes) -> tuple[Any, float]:
         start = time.perf_counter()

@@ -54,7 +54,13 @@ class BoundedProtocol(HttpToolsProtocol):
         idle, before = self._head_bytes is None and not self._in_body, self._head_bytes or 0
         self._begun = 0
         super().data_received(data)
-        if self._head_bytes is None or self._refused:
+        if self._refused:
+            return
+        if self._head_bytes is None:
+            # Line ends in front of a request are none, but uvicorn no longer takes the connection for idle.
+            waits = not self._in_body and (self.cycle is None or self.cycle.response_complete)
+            if waits and self._cut_off is None:
+                self._arm(self.timeout_s, self._too_slow)
             return
         if self._begun == idle:  # the piece is of this head alone
             self._head_bytes = before + len(data)

@@ -12,7 +12,21 @@ from tests.conftest import ROOT
 
 # What others export: Prometheus itself, and DCGM's exporter with its default counters.
 FOREIGN = {"up", "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_FREE"}
-WORDS = {"by", "on", "sum", "max", "min", "or", "and", "count", "rate", "scalar", "vector", "histogram_quantile"}
+WORDS = {
+    "absent",
+    "by",
+    "on",
+    "sum",
+    "max",
+    "min",
+    "or",
+    "and",
+    "count",
+    "rate",
+    "scalar",
+    "vector",
+    "histogram_quantile",
+}
 
 
 def names(expression: str) -> set[str]:

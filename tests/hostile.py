@@ -182,6 +182,7 @@ def bombs() -> dict[str, tuple[str, bytes]]:
             TOO_LARGE,
             tiff(64, 64, zlib.compress(bytes(9_000_000)), tile=(30_000, 30_000)),
         ),
+        "TIFF whose tile is a text times a number": (BROKEN, _text_tile()),
         "TIFF strip of too much": (PIXELS, tiff(64, 64, zeros)),
         "TIFF whose next page is itself": (PIXELS, tiff(8, 8, zlib.compress(bytes(64)), after=8)),
         "TIFF of no size": (BROKEN, tiff(0, 0, b"")),
@@ -206,6 +207,7 @@ def bombs() -> dict[str, tuple[str, bytes]]:
         "JPEG ICC parts that lack": (PIXELS, start + marker(0xE2, b"ICC_PROFILE\0\7\xff" + bytes(99)) + jpeg[2:]),
         "JPEG of 100,000 segments": (PIXELS, start + marker(0xFE, b"") * 100_000 + jpeg[2:]),
         "JPEG of 10,000 scans": (BROKEN, scans[:scan] + scans[scan:-2] * 10_000 + scans[-2:]),
+        "JPEG of 10,000 scans, sequential": (BROKEN, _many_scans(10_000)),
         "JPEG of no size": (BROKEN, jpeg[:sof] + bytes(4) + jpeg[sof + 4 :]),
         "JPEG of 65535 pixels a side": (TOO_LARGE, jpeg[:sof] + b"\xff" * 4 + jpeg[sof + 4 :]),
         "BMP of negative width": (TOO_LARGE, _bmp(-8, 8, 24)),
@@ -220,6 +222,21 @@ def bombs() -> dict[str, tuple[str, bytes]]:
         "JPEG after a line of PDF": (NO_IMAGE, b"%PDF-1.7\n" + jpeg),
         "SVG": (NO_IMAGE, b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'),
     }
+
+
+def _text_tile() -> bytes:
+    ascii_, long = 2, 4
+    entries = {256: (long, 1, 64), 257: (long, 1, 64), 258: (3, 1, 8), 259: (3, 1, 8), 262: (3, 1, 1), 277: (3, 1, 1)}
+    entries |= {273: (long, 1, 8), 278: (long, 1, 64), 279: (long, 1, 8)}
+    entries |= {322: (ascii_, 4, int.from_bytes(b"AAA\0", "little")), 323: (long, 1, 2**31)}
+    return b"II*\0" + struct.pack("<I", 8) + ifd(entries)
+
+
+def _many_scans(count: int) -> bytes:
+    """A sequential JPEG that goes over one of its components again and again, without any data."""
+    jpeg = encode(picture(width=1000, height=1000), "JPEG", subsampling=0)
+    scan = jpeg.index(b"\xff\xda")
+    return jpeg[:scan] + b"\xff\xda\0\x08\x01\x01\0\0\x3f\0" * count + b"\xff\xd9"
 
 
 def _bmp(width: int, height: int, bits: int, colours: int = 0) -> bytes:

@@ -79,6 +79,11 @@ def test_a_batch_must_be_answered_image_by_image() -> None:
 def test_a_batch_of_which_an_image_came_too_late_is_refused_not_wrong() -> None:
     late = [{"predictions": predictions("cat")}, {"error": {"code": "overloaded", "message": "late"}}]
     assert judge(BATCH, (200, {}, body(results=late))) == (Outcome.REFUSED, "")
+    late[0] = {"predictions": predictions("dog")}
+    assert judge(BATCH, (200, {}, body(results=late)))[0] is Outcome.WRONG_LABEL
+    late[0] = {"predictions": []}
+    assert judge(BATCH, (200, {}, body(results=late)))[0] is Outcome.WRONG_SHAPE
+    assert judge(BATCH, (200, {}, body(results=late[1:])))[0] is Outcome.WRONG_SHAPE
 
 
 def test_a_refusal_needs_retry_after() -> None:

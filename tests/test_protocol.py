@@ -118,6 +118,16 @@ def test_a_connection_that_was_used_may_wait_longer(bounded: Server) -> None:
             time.sleep(TIMEOUT_S + 0.5)
 
 
+def test_line_ends_do_not_keep_a_connection_open(bounded: Server) -> None:
+    with connected(bounded) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert received(connection).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"\r\n")
+        start = time.monotonic()
+        assert connection.recv(1) == b""
+        assert time.monotonic() - start < TIMEOUT_S + 3
+
+
 def test_pipelined_requests_are_answered(bounded: Server, jpeg: bytes) -> None:
     request = HEAD + f"Content-Length: {len(jpeg)}\r\n\r\n".encode() + jpeg
     with connected(bounded) as connection:

@@ -377,11 +377,11 @@ def test_429_for_what_would_be_late(server: Server, jpeg: bytes) -> None:
         assert int(response.headers["retry-after"]) >= 1
 
 
-@pytest.mark.parametrize("value", ["0", "-5", "1.5", "soon", "9999999"])
+@pytest.mark.parametrize("value", ["0", "-5", "1.5", "soon", "9999999", "000000001" + "9" * 5000])
 def test_422_for_a_bad_time_allowed(server: Server, jpeg: bytes, value: str) -> None:
     headers = {"content-type": "image/jpeg", "x-time-allowed-ms": value}
     response = server.client.post("/classify", content=jpeg, headers=headers)
-    check_error(response, 422, "invalid_parameter", repr(value), "30000")
+    check_error(response, 422, "invalid_parameter", repr(value[:100]), "30000")
 
 
 def test_a_client_that_hangs_up_costs_no_answer(server: Server, jpeg: bytes) -> None:

@@ -23,7 +23,9 @@ import click
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 ENGINES = ("docker", "podman", "buildah")
-INSTALL = "apt-get install --no-install-recommends podman buildah runc netavark aardvark-dns iptables catatonit"
+INSTALL = (
+    "apt-get install --no-install-recommends podman buildah runc netavark aardvark-dns iptables catatonit mmdebstrap"
+)
 BASE = "python:3.11-slim-bookworm"
 DEBIAN = "resnet18-base:bookworm"
 # Podman asks for a million files and all processes, which a sandboxed host refuses.
