@@ -29,7 +29,7 @@ from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from loadtests.answers import Outcome, judge
 from loadtests.arrivals import share
-from loadtests.payloads import KINDS, Request
+from loadtests.payloads import KINDS, Request, authorization
 from loadtests.processes import free_port
 from loadtests.samples import DTYPE, Run, merged
 
@@ -122,7 +122,7 @@ class _Follower:
             if lag > LATE_S:
                 self.rows.append((offset, np.nan, lag, 0, Outcome.DROPPED, _kind(request)))
                 return
-            headers = {"Content-Type": request.content_type, "Accept-Encoding": "identity"}
+            headers = {"Content-Type": request.content_type, "Accept-Encoding": "identity"} | authorization()
             with self.user.client.post(
                 request.path, data=request.body, headers=headers, name=request.kind, catch_response=True
             ) as reply:

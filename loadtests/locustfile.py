@@ -34,7 +34,7 @@ class _Sender(FastHttpUser):
         """One request of a kind out of payloads.KINDS, and its answer judged."""
         choice = random.randrange(len(self.requests[kind]))
         request = self.requests[kind][choice]
-        headers = {"Content-Type": request.content_type}
+        headers = {"Content-Type": request.content_type} | payloads.authorization()
         with self.client.post(
             request.path, data=request.body, headers=headers, name=kind, catch_response=True
         ) as reply:

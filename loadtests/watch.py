@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from loadtests import payloads
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -54,7 +56,7 @@ def ask(url: str, method: str, path: str, body: bytes = b"", content_type: str =
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
     try:
-        headers = {"Content-Type": content_type} if content_type else {}
+        headers = ({"Content-Type": content_type} if content_type else {}) | payloads.authorization()
         connection.request(method, parts.path.rstrip("/") + path, body or None, headers)
         reply = connection.getresponse()
         return reply.status, dict(reply.getheaders()), reply.read()

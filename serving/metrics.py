@@ -76,13 +76,12 @@ class ProcessMetrics:
 
     def measure(self) -> None:
         """Read them from the operating system, in a few milliseconds."""
-        # Workers are children of BentoML's supervisor, which counts the time of those that have died.
+        # Workers are children of BentoML's supervisor. Each counts the time of its own that have died.
         root = psutil.Process(os.getppid() if server_context.worker_index is not None else None)
-        seconds, memory = sum(root.cpu_times()[:4]), 0
+        seconds, memory = 0.0, 0
         for process in (root, *root.children(recursive=True)):
             with contextlib.suppress(psutil.Error):
-                if process != root:
-                    seconds += sum(process.cpu_times()[:2])
+                seconds += sum(process.cpu_times()[:4])
                 used = process.memory_full_info()
                 memory += getattr(used, "pss", used.rss)
         self._cpu.set(seconds)

@@ -391,7 +391,7 @@ def test_the_rendered_deployment_runs(
 @pytest.mark.skipif(VARIANT != "cpu", reason="the compose file's own image")
 def test_the_compose_file_s_replicas_run(image: Built, limits: Path, photos: list[Path]) -> None:
     compose = [sys.executable, "-m", "podman_compose", "-f", str(ROOT / "deploy" / "compose.yaml")]
-    env = os.environ | {"RESNET18_IMAGE": f"localhost/{image.name}", "CONTAINERS_CONF": str(limits)}
+    env = os.environ | {"CLASSIFIER_IMAGE": f"localhost/{image.name}", "CONTAINERS_CONF": str(limits)}
     # nginx, Prometheus and Grafana would come from a registry.
     up = [*compose, "up", "--detach", "resnet18-1", "resnet18-2"]
     try:

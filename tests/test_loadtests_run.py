@@ -233,3 +233,17 @@ def test_an_interrupted_run_leaves_no_server(
     process.send_signal(number)  # as `timeout` and an impatient user do
     assert process.wait(60) == code
     assert [child for child in tree if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_a_service_that_asks_for_keys_is_loaded_with_one(
+    launch: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "only-for-this-test-91c4"
+    words = ("run", "--profile", "smoke", "--duration", "4", "--host", launch(api_keys=key).wait().url)
+    done = loadtests(tmp_path, *words)
+    assert done.code == 2 and "401" in done.err
+    monkeypatch.setenv("LOADTEST_API_KEY", key)
+    done = loadtests(tmp_path, *words)
+    assert done.code == 0, done
+    assert "Images in a batch" in done.report["server"]
+    assert key not in json.dumps(done.report) + done.out + done.err

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from loadtests import profiles, samples, verdict
+from loadtests.answers import Outcome
 from loadtests.profiles import ProfileError
 from loadtests.samples import DTYPE
 from loadtests.verdict import Finding, Threshold, ThresholdError
@@ -122,3 +123,20 @@ def test_a_profile_is_stretched_and_set_to_a_rate_in_its_proportions() -> None:
     assert rates == pytest.approx([40.0, 40.0, 300.0, 40.0])
     assert not spike.at_rate(300.0).needs_limit and spike.needs_limit
     assert [segment.rate for segment in spike.segments(100.0)] == pytest.approx([40.0, 40.0, 300.0, 40.0])
+
+
+def test_what_fails_or_is_dropped_counts_outside_the_judged_phase_too() -> None:
+    rows = np.zeros(100, DTYPE)
+    good = samples.summarise("after", rows, 1.0, 100.0)
+    rows["outcome"][:10], rows["outcome"][10:15] = Outcome.WRONG_LABEL, Outcome.DROPPED
+    found = verdict.figures(good, total=samples.summarise("all", rows, 1.0, 100.0), recovery_s=0.0)
+    assert (found["failed_share"], found["dropped_share"]) == (0.1, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("[overlaod]\np99_ms = { max = 1 }", "'overlaod'"), ("x = 5", "'x'"), ("", "no threshold")]
+)
+def test_thresholds_that_would_judge_nothing_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "t.toml").write_text(text)
+    with pytest.raises(ThresholdError, match=said):
+        verdict.load("steady", tmp_path / "t.toml")
