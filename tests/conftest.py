@@ -158,7 +158,7 @@ class Server:
             command += ["--ssl-certfile", str(tls[0]), "--ssl-keyfile", str(tls[1])]
         # A file: a pipe that nobody reads would stop the server once it is full.
         self._output = tempfile.TemporaryFile() if log is None else log.open("w+b")  # noqa: SIM115
-        self._printed = ""
+        self._printed, self._told = "", False
         self.process = subprocess.Popen(
             command,
             cwd=cwd,
@@ -180,11 +180,16 @@ class Server:
             time.sleep(0.1)
         raise AssertionError(f"not ready:\n{self.stop()}")
 
+    def tell_to_stop(self) -> None:
+        """Send SIGTERM, once, and don't wait."""
+        if self.process.poll() is None and not self._told:
+            self.process.send_signal(signal.SIGTERM)
+        self._told = True
+
     def stop(self) -> str:
         """Stop it with SIGTERM, after 20 s with SIGKILL; what it printed."""
         self.client.close()
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+        self.tell_to_stop()
         try:
             self.process.wait(timeout=20)
         except subprocess.TimeoutExpired:
@@ -302,6 +307,8 @@ def launch(store: Path) -> Iterator[Callable[..., Server]]:
         return server
 
     yield start
+    for server in started:
+        server.tell_to_stop()
     for server in started:
         server.stop()
 

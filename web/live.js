@@ -66,6 +66,8 @@ export function render() {
 }
 
 async function poll() {
+  // Closed already, though the event that tells so is still to come.
+  if (!panel.open) return;
   try {
     const next = parse(await service.metrics(), performance.now());
     const last = snapshots.at(-1);
