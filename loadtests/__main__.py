@@ -140,7 +140,7 @@ def _take(options: dict[str, Any]) -> Options:
         raise click.UsageError(f"--host {taken.host!r} must begin with http:// or https://")
     try:
         _rule(taken)
-        shlex.split((taken.serve or "").format(port=0))
+        _command(taken.serve or "", 0)
         taken.out.mkdir(parents=True, exist_ok=True)
     except (ValueError, KeyError, IndexError) as error:
         raise click.UsageError(f"{error}") from None
@@ -348,11 +348,16 @@ def _ready(options: Options, profile: Profile) -> Iterator[tuple[Session, str, d
         _give_up(error)
 
 
+def _command(template: str, port: int) -> list[str]:
+    """The words of --serve. Raises ValueError, KeyError or IndexError where they can't be told."""
+    return [word.format(port=port) for word in shlex.split(template)]
+
+
 def _start(server: contextlib.ExitStack, command: str, port: int) -> float:
     """Start a server that ends with ``server``; seconds until it was ready. Raises StartError."""
     from loadtests.processes import serving
 
-    words = [word.format(port=port) for word in shlex.split(command)]
+    words = _command(command, port)
     begin = time.perf_counter()
     progress.print(f"Starting {shlex.join(words)}", markup=False, highlight=False, soft_wrap=True)
     server.enter_context(serving(words, ready=f"http://127.0.0.1:{port}/readyz", environment={}, folder=Path.cwd()))

@@ -61,7 +61,10 @@ def with_reference(request: Request, answer: Answer, *, strict: bool) -> Request
     elif status != 200:
         raise IdleError(f"{where} got {status} from the idle server: {content[:200]!r}")
     try:
-        return replace(request, labels=labels(request, content))
+        found = _labels(request, content)
+        if None in found:
+            raise ValueError("an image of it was refused")
+        return replace(request, labels=found)
     except ValueError as error:
         raise IdleError(f"{where} got a reply of an unknown shape from the idle server: {error}") from None
 
@@ -76,14 +79,13 @@ def judge(request: Request, answer: Answer) -> tuple[Outcome, str]:
     if status != 200:
         return Outcome.WRONG_STATUS, f"status {status}: {content[:200]!r}"
     try:
-        if request.kind == "batch" and _is_partly_refused(content):
-            return _partly(request, content)
-        found = labels(request, content)
+        found = _labels(request, content)
     except ValueError as error:
         return Outcome.WRONG_SHAPE, str(error)
-    if request.labels and found != request.labels:
-        return Outcome.WRONG_LABEL, f"{request.name}: {', '.join(found)}; at idle {', '.join(request.labels)}"
-    return Outcome.OK, ""
+    if request.labels and any(one not in (None, idle) for one, idle in zip(found, request.labels, strict=True)):
+        told = ", ".join(one or "refused" for one in found)
+        return Outcome.WRONG_LABEL, f"{request.name}: {told}; at idle {', '.join(request.labels)}"
+    return Outcome.REFUSED if None in found else Outcome.OK, ""
 
 
 def _refused(headers: Mapping[str, str], content: bytes) -> tuple[Outcome, str]:
@@ -95,28 +97,6 @@ def _refused(headers: Mapping[str, str], content: bytes) -> tuple[Outcome, str]:
     except ValueError as error:
         return Outcome.WRONG_SHAPE, f"429: {error}"
     return Outcome.REFUSED, ""
-
-
-def _partly(request: Request, content: bytes) -> tuple[Outcome, str]:
-    """What a batch of which some images were refused is: the others must be right."""
-    results = _object(content)["results"]
-    if request.labels and len(results) != len(request.labels):
-        return Outcome.WRONG_SHAPE, f"{len(results)} results for {len(request.labels)} images"
-    for result, label in zip(results, request.labels, strict=bool(request.labels)):
-        try:
-            found = label if "error" in result else result["predictions"][0]["label"]
-        except (KeyError, IndexError, TypeError):
-            return Outcome.WRONG_SHAPE, f"a result is neither predictions nor an error: {result!r:.200}"
-        if found != label:
-            return Outcome.WRONG_LABEL, f"{request.name}: {found}; at idle {label}"
-    return Outcome.REFUSED, ""
-
-
-def _is_partly_refused(content: bytes) -> bool:
-    """Whether an image of a batch has the error that would have been a 429 had it come alone."""
-    results = _object(content).get("results")
-    errors = [one.get("error") for one in results if isinstance(one, dict)] if isinstance(results, list) else []
-    return any(isinstance(error, dict) and error.get("code") == "overloaded" for error in errors)
 
 
 def _rejected(status: int, content: bytes) -> tuple[Outcome, str]:
@@ -131,8 +111,11 @@ def _rejected(status: int, content: bytes) -> tuple[Outcome, str]:
     return Outcome.REJECTED, ""
 
 
-def labels(request: Request, content: bytes) -> tuple[str, ...]:
-    """The most probable label of each image of a 200's body. Raises ValueError where the schema does not hold."""
+def _labels(request: Request, content: bytes) -> tuple[Any, ...]:
+    """The most probable label of each image of a 200's body; None for an image of a batch that was refused.
+
+    Raises ValueError where the schema does not hold.
+    """
     body = _object(content)
     model, timing = body.get("model"), body.get("timing_ms")
     if not isinstance(model, dict) or not all(isinstance(model.get(key), str) for key in ("tag", "weights")):
@@ -144,7 +127,16 @@ def labels(request: Request, content: bytes) -> tuple[str, ...]:
     results = body.get("results")
     if not isinstance(results, list) or len(results) != request.images:
         raise ValueError(f"'results' must hold {request.images} entries: {str(results)[:200]}")
-    return tuple(_top(one.get("predictions") if isinstance(one, dict) else None) for one in results)
+    return tuple(None if _is_refused(one) else _top(_get(one, "predictions")) for one in results)
+
+
+def _is_refused(result: Any) -> bool:
+    """Whether an image of a batch has the error that would have been a 429 had it come alone."""
+    return bool(_get(_get(result, "error"), "code") == "overloaded")
+
+
+def _get(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, dict) else None
 
 
 def _top(predictions: Any) -> str:

@@ -327,12 +327,10 @@ class Batcher:
         self.max_batch = max(1, min(self.max_batch, images))
         self._resize()
 
-    def overdue(self, now: float, *, any_device: bool = False) -> float:
-        """Seconds for which all devices, or ``any_device``, have been past the expected ends of their batches."""
-        busy = [free for device, free in enumerate(self._free_at) if device not in self._idle]
-        if not busy or (self._idle and not any_device):
-            return 0.0
-        return max(0.0, now - (min(busy) if any_device else max(busy)))
+    def overdue(self, now: float) -> tuple[float, float]:
+        """Seconds for which all devices, and for which any, have been past the expected ends of their batches."""
+        late = [0.0 if device in self._idle else max(0.0, now - free) for device, free in enumerate(self._free_at)]
+        return min(late), max(late)
 
     def waiting(self) -> int:
         """Images that wait."""

@@ -156,9 +156,10 @@ class Pump:
         One that does not end its batch while others work ends the process in the end: it would never come back.
         """
         slow = self._prepare_s * self.batcher.most
-        if (overdue := self.batcher.overdue(now, any_device=True)) > GIVE_UP_S + slow:
-            _give_up(f"its batch is overdue for {overdue:.0f} s")
-        if self._failing_since is not None or self.batcher.overdue(now) > OVERDUE_S + slow:
+        all_late, one_late = self.batcher.overdue(now)
+        if one_late > GIVE_UP_S + slow:
+            _give_up(f"its batch is overdue for {one_late:.0f} s")
+        if self._failing_since is not None or all_late > OVERDUE_S + slow:
             raise _unavailable()
 
     def describe(self) -> dict[str, Any]:

@@ -79,11 +79,19 @@ def ifd(entries: dict[int, tuple[int, int, int]], after: int = 0) -> bytes:
     return struct.pack("<H", len(entries)) + packed + struct.pack("<I", after)
 
 
-def tiff(width: int, height: int, body: bytes, *, tile: tuple[int, int] | None = None, after: int = 0) -> bytes:
-    """A grey TIFF of one deflated strip or tile, ``body``; ``after`` is where its second directory would be."""
+def tiff(
+    width: int,
+    height: int,
+    body: bytes,
+    *,
+    tile: tuple[int, int] | None = None,
+    more: dict[int, tuple[int, int, int]] | None = None,
+    after: int = 0,
+) -> bytes:
+    """A grey TIFF of a deflated strip or tile, ``body``, with ``more`` tags; ``after``: where a second directory is."""
     short, long = 3, 4
     entries = {256: (long, 1, width), 257: (long, 1, height), 258: (short, 1, 8), 259: (short, 1, 8)}
-    entries |= {262: (short, 1, 1), 277: (short, 1, 1)}
+    entries |= {262: (short, 1, 1), 277: (short, 1, 1)} | (more or {})
     start = 8 + 2 + 12 * (len(entries) + (4 if tile else 3)) + 4
     if tile:
         entries |= {322: (long, 1, tile[0]), 323: (long, 1, tile[1]), 324: (long, 1, start), 325: (long, 1, len(body))}
@@ -182,7 +190,10 @@ def bombs() -> dict[str, tuple[str, bytes]]:
             TOO_LARGE,
             tiff(64, 64, zlib.compress(bytes(9_000_000)), tile=(30_000, 30_000)),
         ),
-        "TIFF whose tile is a text times a number": (BROKEN, _text_tile()),
+        "TIFF whose tile is a text times a number": (
+            BROKEN,
+            tiff(64, 64, b"", more={322: (2, 4, int.from_bytes(b"AAA\0", "little")), 323: (4, 1, 2**31)}),
+        ),
         "TIFF strip of too much": (PIXELS, tiff(64, 64, zeros)),
         "TIFF whose next page is itself": (PIXELS, tiff(8, 8, zlib.compress(bytes(64)), after=8)),
         "TIFF of no size": (BROKEN, tiff(0, 0, b"")),
@@ -222,14 +233,6 @@ def bombs() -> dict[str, tuple[str, bytes]]:
         "JPEG after a line of PDF": (NO_IMAGE, b"%PDF-1.7\n" + jpeg),
         "SVG": (NO_IMAGE, b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'),
     }
-
-
-def _text_tile() -> bytes:
-    ascii_, long = 2, 4
-    entries = {256: (long, 1, 64), 257: (long, 1, 64), 258: (3, 1, 8), 259: (3, 1, 8), 262: (3, 1, 1), 277: (3, 1, 1)}
-    entries |= {273: (long, 1, 8), 278: (long, 1, 64), 279: (long, 1, 8)}
-    entries |= {322: (ascii_, 4, int.from_bytes(b"AAA\0", "little")), 323: (long, 1, 2**31)}
-    return b"II*\0" + struct.pack("<I", 8) + ifd(entries)
 
 
 def _many_scans(count: int) -> bytes:

@@ -43,6 +43,26 @@ async def ask(target: Pump, *payloads: Any, seconds: float = 5) -> list[Any]:
     return await target.infer(payloads, time.monotonic() + seconds)
 
 
+class Device:
+    """A ``run`` whose memory holds ``room`` images, and which fails with ``error`` while there is one."""
+
+    def __init__(self, room: int = 100, error: Exception | None = None) -> None:
+        self.room, self.error = room, error
+        self.sizes: list[int] = []
+        self.seen: list[Any] = []
+        self.gate = threading.Event()
+
+    def __call__(self, payloads: list[Any]) -> list[Outcome]:
+        self.gate.wait(5)
+        self.sizes.append(len(payloads))
+        self.seen.extend(payloads)
+        if self.error is not None:
+            raise self.error
+        if len(payloads) > self.room:
+            raise backends.OutOfMemory("CUDA failure 2: out of memory")
+        return outcomes(payloads)
+
+
 def test_each_payload_gets_its_own_result_in_order() -> None:
     target = pump(outcomes, devices=2)
 
@@ -54,26 +74,19 @@ def test_each_payload_gets_its_own_result_in_order() -> None:
 
 
 def test_what_waits_together_shares_a_batch() -> None:
-    sizes: list[int] = []
-    first = threading.Event()
-
-    def run(payloads: list[Any]) -> list[Outcome]:
-        sizes.append(len(payloads))
-        first.wait(5)
-        return outcomes(payloads)
-
-    target = pump(run)
+    device = Device()
+    target = pump(device)
 
     async def many() -> None:
         alone = asyncio.ensure_future(ask(target, 0))
         await asyncio.sleep(0.05)
         rest = asyncio.gather(*(ask(target, n) for n in range(1, 6)))
         await asyncio.sleep(0.05)
-        first.set()
+        device.gate.set()
         await asyncio.gather(alone, rest)
 
     asyncio.run(many())
-    assert sizes == [1, 5]
+    assert device.sizes == [1, 5]
     assert target.describe()["batches"] == {"1": 1, "5": 1}
     target.stop()
 
@@ -110,13 +123,8 @@ def test_a_wrong_number_of_results_is_an_error_never_silence() -> None:
 
 
 def test_what_cannot_be_answered_in_time_is_refused_at_once() -> None:
-    gate = threading.Event()
-
-    def run(payloads: list[Any]) -> list[Outcome]:
-        gate.wait(5)
-        return outcomes(payloads)
-
-    target = pump(run, max_queue=4)
+    device = Device()
+    target = pump(device, max_queue=4)
 
     async def many() -> tuple[Any, Any]:
         running = asyncio.ensure_future(ask(target, 0))
@@ -125,7 +133,7 @@ def test_what_cannot_be_answered_in_time_is_refused_at_once() -> None:
         await asyncio.sleep(0.05)
         asked = ask(target, 9), ask(target, 9, seconds=-1)
         refused: list[Any] = await asyncio.gather(*asked, return_exceptions=True)
-        gate.set()
+        device.gate.set()
         await asyncio.gather(running, waiting)
         return refused[0], refused[1]
 
@@ -139,15 +147,8 @@ def test_what_cannot_be_answered_in_time_is_refused_at_once() -> None:
 
 
 def test_a_cancelled_call_costs_no_inference() -> None:
-    seen: list[Any] = []
-    gate = threading.Event()
-
-    def run(payloads: list[Any]) -> list[Outcome]:
-        seen.extend(payloads)
-        gate.wait(5)
-        return outcomes(payloads)
-
-    target = pump(run)
+    device = Device()
+    target = pump(device)
 
     async def many() -> None:
         running = asyncio.ensure_future(ask(target, 0))
@@ -157,13 +158,13 @@ def test_a_cancelled_call_costs_no_inference() -> None:
         gone.cancel()
         kept = asyncio.ensure_future(ask(target, 2))
         await asyncio.sleep(0.05)
-        gate.set()
+        device.gate.set()
         await asyncio.gather(running, kept)
         with pytest.raises(asyncio.CancelledError):
             await gone
 
     asyncio.run(many())
-    assert seen == [0, 2]
+    assert device.seen == [0, 2]
     assert target.describe()["cancelled"] == 1
     target.stop()
 
@@ -192,24 +193,6 @@ def test_stopping_finishes_what_was_admitted_and_refuses_the_rest() -> None:
 
 
 # A device that fails.
-
-
-class Device:
-    """A ``run`` whose memory holds ``room`` images, and which fails with ``error`` while there is one."""
-
-    def __init__(self, room: int = 100, error: Exception | None = None) -> None:
-        self.room, self.error = room, error
-        self.sizes: list[int] = []
-        self.gate = threading.Event()
-
-    def __call__(self, payloads: list[Any]) -> list[Outcome]:
-        self.gate.wait(5)
-        self.sizes.append(len(payloads))
-        if self.error is not None:
-            raise self.error
-        if len(payloads) > self.room:
-            raise backends.OutOfMemory("CUDA failure 2: out of memory")
-        return outcomes(payloads)
 
 
 async def together(target: Pump, device: Device, count: int) -> list[Any]:
