@@ -30,6 +30,7 @@ from PIL import (  # noqa: F401
     WebPImagePlugin,
 )
 
+from classifier import avif
 from classifier.errors import ClassifierError
 
 if TYPE_CHECKING:
@@ -98,12 +99,7 @@ def decode(data: bytes, size: int, resize: int, max_pixels: int, max_seconds: fl
     try:
         with Image.open(_Timed(data, max_seconds), formats=(kind,)) as image:
             width, height = image.size
-            if width * height > max_pixels:
-                raise ClassifierError(
-                    "image_too_large",
-                    f"{width}x{height} has more pixels than the limit of {max_pixels}",
-                    limit=max_pixels,
-                )
+            _check_area("", width, height, max_pixels)
             _check_structure(image, data, max_pixels)
             return _pixels(image, size, resize)
     except ClassifierError:
@@ -119,6 +115,12 @@ def decode(data: bytes, size: int, resize: int, max_pixels: int, max_seconds: fl
         ) from None
 
 
+def _check_area(what: str, width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        message = f"{what}{width}x{height} has more pixels than the limit of {max_pixels}"
+        raise ClassifierError("image_too_large", message, limit=max_pixels)
+
+
 def _check_structure(image: Image.Image, data: bytes, max_pixels: int) -> None:
     """Refuse what costs a decoder far more than its pixels tell."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -126,12 +128,9 @@ def _check_structure(image: Image.Image, data: bytes, max_pixels: int) -> None:
         width, height = (image.tag_v2.get(tag, 0) for tag in _TILE)
         if not (isinstance(width, int) and isinstance(height, int)):  # text times a number would be much text
             raise ClassifierError("unreadable_image", "the TIFF image's tiles have no size", format="TIFF")
-        if width * height > max_pixels:
-            raise ClassifierError(
-                "image_too_large",
-                f"a tile of {width}x{height} has more pixels than the limit of {max_pixels}",
-                limit=max_pixels,
-            )
+        _check_area("a tile of ", width, height, max_pixels)
+    elif isinstance(image, AvifImagePlugin.AvifImageFile):
+        _check_area("a frame of ", *avif.largest_frame(data), max_pixels)
     elif isinstance(image, JpegImagePlugin.JpegImageFile):
         # Each scan may be a few bytes that send libjpeg over all pixels once more, in sequential files as in
         # progressive ones. Photographs have about ten.

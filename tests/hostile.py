@@ -224,6 +224,8 @@ def bombs() -> dict[str, tuple[str, bytes]]:
         "BMP of negative width": (TOO_LARGE, _bmp(-8, 8, 24)),
         "BMP of 2^31 pixels a side": (TOO_LARGE, _bmp(2**31 - 1, 2**31 - 1, 24)),
         "BMP of 2^31 colours": (BROKEN, _bmp(8, 8, 8, colours=2**31 - 1)),
+        "AVIF frame over its picture": (TOO_LARGE, _avif(1200, 64)),
+        "AVIF sequence of frames over its picture": (TOO_LARGE, _avif(1200, 64, frames=2)),
         "AVIF of a head alone": (BROKEN, b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miafMA1B"),
         "JPEG that is a ZIP too": (PIXELS, jpeg + archive.getvalue()),
         "ZIP that holds a JPEG": (NO_IMAGE, archive.getvalue() + jpeg),
@@ -233,6 +235,15 @@ def bombs() -> dict[str, tuple[str, bytes]]:
         "JPEG after a line of PDF": (NO_IMAGE, b"%PDF-1.7\n" + jpeg),
         "SVG": (NO_IMAGE, b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'),
     }
+
+
+def _avif(side: int, told: int, frames: int = 1) -> bytes:
+    """An AVIF whose frames have another size than its container tells."""
+    image = picture(width=side, height=side)
+    data = encode(image, "AVIF", speed=10, save_all=frames > 1, append_images=[image.rotate(90)] * (frames - 1))
+    for name, size in ((b"ispe\0\0\0\0", ">II"), (b"av01" + bytes(24), ">HH")):
+        data = data.replace(name + struct.pack(size, side, side), name + struct.pack(size, told, told))
+    return data.replace(struct.pack(">II", side << 16, side << 16), struct.pack(">II", told << 16, told << 16))
 
 
 def _many_scans(count: int) -> bytes:
