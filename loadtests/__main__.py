@@ -388,6 +388,7 @@ def _find(session: Session, options: Options) -> Limit:
         progress.print(
             f"  {trial.rate:7.1f}/s {word}: {s.misses} of {s.planned} missed, {max(0, trial.allowed)} allowed; {p99}, "
             f"goodput {s.goodput:.1f}/s, {s.refused} refused, {s.failed} failed"
+            + (f" ({trial.examples[0]})" if s.failed and trial.examples else "")
             + (f"; {trial.generator}" if trial.generator else ""),
             markup=False,
             highlight=False,

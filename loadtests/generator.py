@@ -31,7 +31,7 @@ from loadtests.answers import Outcome, judge
 from loadtests.arrivals import share
 from loadtests.payloads import KINDS, Request, authorization
 from loadtests.processes import free_port
-from loadtests.samples import DTYPE, Run, merged
+from loadtests.samples import DTYPE, Run, merged, with_unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -276,7 +276,8 @@ class Generator:
         parts = self._parts()
         samples = merged([part["samples"] for part in parts])
         if not abandoned:
-            samples = _with_unanswered(samples, at)
+            kinds = np.array([_kind(request) for request in self._requests], np.uint8)[picks]
+            samples = with_unanswered(samples, at, kinds)
         return Run(
             samples=samples,
             cpu_shares=[part["cpu_share"] for part in parts if part["done"]],
@@ -320,14 +321,6 @@ class Generator:
         for child in self._children:
             if child.poll() is not None:
                 raise GeneratorError(f"a worker process ended with status {child.returncode}")
-
-
-def _with_unanswered(samples: NDArray[Any], at: NDArray[np.float64]) -> NDArray[Any]:
-    """``samples``, and one without an answer for each planned send that is not among them."""
-    left = np.setdiff1d(at, samples["at"])
-    unanswered = np.zeros(len(left), DTYPE)
-    unanswered["at"], unanswered["latency"], unanswered["outcome"] = left, np.nan, Outcome.NO_ANSWER
-    return merged([samples.tobytes(), unanswered.tobytes()])
 
 
 def _worker(port: int) -> subprocess.Popen[bytes]:

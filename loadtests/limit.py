@@ -81,13 +81,17 @@ class Rule:
 
 @dataclass(frozen=True)
 class Trial:
-    """One rate that was tried. ``generator``: why the generator, not the server, may have set the result; "" if not."""
+    """One rate that was tried. ``generator``: why the generator, not the server, may have set the result; "" if not.
+
+    ``examples``: the first of what failed, in words.
+    """
 
     rate: float
     summary: Summary
     allowed: int
     generator: str = ""
     cpu_shares: tuple[float, ...] = ()
+    examples: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:

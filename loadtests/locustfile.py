@@ -83,8 +83,10 @@ def _ask_for_labels(environment: Any, **_: Any) -> None:
     pictures = photos.read(photos.FOLDER)
     pictures |= photos.resized(pictures)
     asked: dict[str, list[Request]] = {kind: [] for kind in _KINDS}
+    requests = payloads.build(pictures, _KINDS, {})
+    logger.info("asking %s for the labels of %d requests; users start after it", environment.host, len(requests))
     try:
-        for request in payloads.build(pictures, _KINDS, {}):
+        for request in requests:
             answer = watch.ask(environment.host, "POST", request.path, request.body, request.content_type)
             try:
                 asked[request.kind].append(with_reference(request, answer, strict=True))

@@ -113,6 +113,7 @@ def of_limit(limit: Limit, *, url: str, model: dict[str, Any], rule: Any, seed: 
         "arrivals": law,
         "total": limit.best.body(),
         "trials": [trial.body() for trial in limit.trials],
+        "failures": [f"at {trial.rate:.1f}/s: {example}" for trial in limit.trials for example in trial.examples],
         "generator": {"cpu_shares": list(limit.best.cpu_shares), "warning": limit.warning},
         "verdict": line,
         "passed": True,
@@ -238,8 +239,8 @@ def _charts(report: dict[str, Any]) -> str:
     ]
     memory = report["memory"]
     if memory.get("points"):
-        resident = chart([Line("resident", memory["points"], 1)], _SECONDS, Axis("MB"))
-        drawn.append(_figure("The server's memory", resident))
+        drawn_memory = chart([Line("memory", memory["points"], 1)], _SECONDS, Axis("MB"))
+        drawn.append(_figure("The server's memory", drawn_memory))
     for title, series in report["server"].items():
         lines = [Line(name, points, colour) for colour, (name, points) in enumerate(series.items(), start=1)]
         drawn.append(_figure(f"Server: {title}", chart(lines, _SECONDS, Axis(title.rpartition(", ")[2]))))

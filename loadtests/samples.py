@@ -38,6 +38,15 @@ def merged(parts: Sequence[bytes]) -> NDArray[Any]:
     return samples[np.argsort(samples["at"], kind="stable")]
 
 
+def with_unanswered(samples: NDArray[Any], at: NDArray[np.float64], kinds: NDArray[np.uint8]) -> NDArray[Any]:
+    """``samples``, and one without an answer for each planned send, at ``at`` of ``kinds``, that is not among them."""
+    left = ~np.isin(at, samples["at"])
+    unanswered = np.zeros(np.count_nonzero(left), DTYPE)
+    unanswered["at"], unanswered["kind"] = at[left], kinds[left]
+    unanswered["latency"], unanswered["outcome"] = np.nan, Outcome.NO_ANSWER
+    return merged([samples.tobytes(), unanswered.tobytes()])
+
+
 def quantile(values: NDArray[np.float64], q: float) -> float:
     """The nearest-rank quantile; NaN where there are no values."""
     return float(np.quantile(values, q, method="inverted_cdf")) if len(values) else math.nan

@@ -165,7 +165,7 @@ class Session:
         # An abandoned trial is summed up as far as it came.
         length = float(kept["at"].max() - warm_up_s) if run.abandoned and len(kept) else seconds
         summary = samples.summarise(f"{rate:.1f}/s", kept, max(length, 1e-3), rule.slo_ms)
-        return Trial(rate, summary, allowed, why_generator(run, summary), tuple(run.cpu_shares))
+        return Trial(rate, summary, allowed, why_generator(run, summary), tuple(run.cpu_shares), tuple(run.examples))
 
     def _settle(self, slo_ms: float) -> None:
         """Wait until one request alone is answered in time: the last trial may have left a queue behind.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import itertools
@@ -19,11 +20,14 @@ import psutil
 from loadtests import payloads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from loadtests.answers import Answer
 
 _TIMEOUT_S = 30.0
+# Whose memory it is, best first: of all processes with shared pages once, or of the one that answers.
+_MEMORY = {
+    "resnet18_memory_bytes": "all processes of one instance, as /metrics tells (resnet18_memory_bytes)",
+    "process_resident_memory_bytes": "one process of the server, as /metrics tells (process_resident_memory_bytes)",
+}
 _LINE = re.compile(r"^(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>[^}]*)\})?\s+(?P<value>\S+)")
 # What the report shows of /metrics, by panel. A rate is a counter's growth a second; a mean is a histogram's sum over
 # its count within an interval; the rest are gauges. What a server does not export is left out.
@@ -46,6 +50,9 @@ PANELS: dict[str, dict[str, tuple[str, str]]] = {
         "queue_full": ("rate", 'resnet18_refused_total{reason="queue_full"}'),
         "deadline": ("rate", 'resnet18_refused_total{reason="deadline"}'),
         "expired": ("rate", 'resnet18_refused_total{reason="expired"}'),
+        "memory": ("rate", 'resnet18_refused_total{reason="memory"}'),
+        "rate limit": ("rate", 'resnet18_door_refused_total{code="rate_limited"}'),
+        "no API key": ("rate", 'resnet18_door_refused_total{code="unauthorized"}'),
     },
 }
 
@@ -89,7 +96,7 @@ class Memory:
         """Start, end, growth and slope from second 0, the end of the warm-up; medians of a tenth at either end."""
         kept = [(at, value) for at, value in self.points if at >= 0]
         if self.source is None or len(kept) < 5:
-            why = "the server's processes are not on this machine, and /metrics has no process_resident_memory_bytes"
+            why = f"the server's processes are not on this machine, and /metrics has none of {', '.join(_MEMORY)}"
             return {"source": self.source, "why_not": why if self.source is None else "too short to tell"}
         tenth = max(1, len(kept) // 10)
         start = statistics.median(value for _, value in kept[:tenth])
@@ -113,14 +120,12 @@ class Watch:
         self._url, self._every_s = url, every_s
         self._next = -math.inf
         self._scrapes: list[tuple[float, dict[str, float]]] = []
-        self._processes = _listening(url)
         exported = self._scrape()
         self._has_metrics = bool(exported)
-        source = None
-        if self._processes:
-            source = f"the {len(self._processes)} processes behind the port"
-        elif "process_resident_memory_bytes" in exported:
-            source = "process_resident_memory_bytes of /metrics, one process of the server"
+        self._metric = next((name for name in _MEMORY if name in exported), "")
+        # What the whole service tells of itself follows workers that come and go; any other page tells of one process.
+        self._roots = [] if self._metric == "resnet18_memory_bytes" else _listening(url)
+        source = "the processes behind the port and their children" if self._roots else _MEMORY.get(self._metric)
         self.memory = Memory(source)
 
     def look(self, at: float) -> None:
@@ -131,11 +136,9 @@ class Watch:
         values = self._scrape() if self._has_metrics else {}
         if values:
             self._scrapes.append((at, values))
-        if self._processes:
-            if rss := _resident(self._processes):
-                self.memory.points.append((at, rss / 1e6))
-        elif "process_resident_memory_bytes" in values:
-            self.memory.points.append((at, values["process_resident_memory_bytes"] / 1e6))
+        used = _resident(self._roots) if self._roots else values.get(self._metric)
+        if used:
+            self.memory.points.append((at, used / 1e6))
 
     def panels(self) -> dict[str, dict[str, list[tuple[float, float]]]]:
         """PANELS as series of (second, value), without those that the server does not export."""
@@ -197,7 +200,7 @@ def is_local(url: str) -> bool:
 
 
 def _listening(url: str) -> list[psutil.Process]:
-    """The processes that listen on the port of a local ``url``, and all their descendants."""
+    """The processes that listen on the port of a local ``url``, without those that descend from another of them."""
     if not is_local(url):
         return []
     port = urlsplit(url).port or 80
@@ -205,25 +208,25 @@ def _listening(url: str) -> list[psutil.Process]:
         sockets = psutil.net_connections("tcp")
     except psutil.AccessDenied:  # on some systems only root may ask
         return []
-    found: dict[int, psutil.Process] = {}
-    for socket in sockets:
-        if socket.status == psutil.CONN_LISTEN and socket.laddr and socket.laddr.port == port and socket.pid:
-            found |= {process.pid: process for process in _tree(socket.pid)}
-    return list(found.values())
+    pids = {
+        socket.pid
+        for socket in sockets
+        if socket.status == psutil.CONN_LISTEN and socket.laddr and socket.laddr.port == port and socket.pid
+    }
+    roots = []
+    for pid in sorted(pids):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            if not pids & {parent.pid for parent in process.parents()}:
+                roots.append(process)
+    return roots
 
 
-def _tree(pid: int) -> Iterable[psutil.Process]:
+def _resident(roots: list[psutil.Process]) -> int:
+    """Bytes of RSS of ``roots`` and their children; 0 where one ends meanwhile: fewer processes are no less memory."""
     try:
-        root = psutil.Process(pid)
-        return [root, *root.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _resident(processes: list[psutil.Process]) -> int:
-    """Bytes of RSS of all; 0 where one has ended: a sum over fewer processes is no less memory."""
-    try:
-        return sum(process.memory_info().rss for process in processes)
+        trees = ([root, *root.children(recursive=True)] for root in roots)
+        return sum(process.memory_info().rss for tree in trees for process in tree)
     except psutil.NoSuchProcess:
         return 0
 

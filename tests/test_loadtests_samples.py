@@ -43,6 +43,14 @@ def test_merging_is_exact(workers: int) -> None:
     assert samples.summarise("x", merged, 10.0, 50.0) == alone
 
 
+def test_what_got_no_answer_is_a_miss_of_its_own_kind() -> None:
+    at, kinds = np.array([0.1, 0.2, 0.3]), np.array([0, 2, 1], np.uint8)
+    all_three = samples.with_unanswered(made([(0.1, 10, Outcome.OK)]), at, kinds)
+    assert all_three["at"].tolist() == [0.1, 0.2, 0.3] and all_three["kind"].tolist() == [0, 2, 1]
+    assert all_three["outcome"].tolist() == [Outcome.OK, Outcome.NO_ANSWER, Outcome.NO_ANSWER]
+    assert samples.misses(all_three, 100) == 2
+
+
 def test_a_summary_counts_every_outcome_once() -> None:
     rows = [(0.1, 10.0, Outcome.OK), (0.2, 20.0, Outcome.OK), (0.3, 200.0, Outcome.OK)]
     rows += [(0.4, 1.0, Outcome.REFUSED), (0.5, 2.0, Outcome.REJECTED), (0.6, 3.0, Outcome.WRONG_LABEL)]

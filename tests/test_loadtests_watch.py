@@ -75,6 +75,15 @@ def test_panels_show_means_rates_and_gauges_of_each_interval(pages: tuple[str, t
     assert len(seen.memory.points) == 2 and all(megabytes > 5 for _, megabytes in seen.memory.points)
 
 
+def test_memory_is_that_of_all_processes_where_the_server_tells_it(pages: tuple[str, type[_Pages]]) -> None:
+    url, handler = pages
+    handler.pages = iter(f"{PAGE}resnet18_memory_bytes {value}\n" for value in ("2e+08", "2e+08", "3e+08"))
+    seen = Watch(url, every_s=1.0)
+    for at in (0.0, 1.0):
+        seen.look(at)
+    assert "all processes" in str(seen.memory.source) and seen.memory.points == [(0.0, 200.0), (1.0, 300.0)]
+
+
 def test_memory_that_can_not_be_known_is_said() -> None:
     body = Memory(None).body()
     assert body["source"] is None and "growth_mb" not in body and "/metrics" in body["why_not"]
