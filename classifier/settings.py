@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     upload_timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
         20_000, description="milliseconds that a request's headers, and then its body, may take to arrive before 408"
     )
+    keep_alive_s: Annotated[int, Field(ge=1, le=3600)] = Field(
+        75, description="seconds a connection may wait for its next request; longer than any balancer keeps it"
+    )
     decoder: Literal["inline", "contained"] = Field(
         "inline",
         description="where images are decoded: in the threads that infer, or each in a process that can be ended",

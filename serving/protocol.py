@@ -4,9 +4,11 @@ reads for ever the rest of a body that was refused.
 
 from __future__ import annotations
 
+import sys
 import uuid
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import httptools
 from uvicorn import config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -32,16 +34,21 @@ class BoundedProtocol(HttpToolsProtocol):
 
     max_bytes: ClassVar[int]
     timeout_s: ClassVar[float]
+    keep_alive_s: ClassVar[int]
     # Of the head that is being read, without pieces that hold something else, too; None while none is.
     _head_bytes: int | None = None
     # Requests that the present piece begins.
     _begun = 0
+    # What is being parsed.
+    _piece = b""
     _in_body = _refused = False
     _cut_off: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """A connection that never sends anything is cut off, too."""
         super().connection_made(transport)
+        # uvicorn's five seconds are less than balancers keep a connection: their next request would meet its end.
+        self.timeout_keep_alive = self.keep_alive_s
         self._arm(self.timeout_s, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -51,9 +58,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse ``data``; while the head of a request is incomplete, count it."""
+        self._piece = data
         idle, before = self._head_bytes is None and not self._in_body, self._head_bytes or 0
         self._begun = 0
         super().data_received(data)
+        self._piece = b""
         if self._refused:
             return
         if self._head_bytes is None:
@@ -82,10 +91,13 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.url) + sum([len(name) + len(value) for name, value in self.headers]) > self.max_bytes:
             self._too_large()
             raise ValueError("the parser must not go on")
-        super().on_headers_complete()
+        if not self._offers_protocol():
+            super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """The request is complete."""
+        if self._offers_protocol():
+            return
         self._in_body = False
         self._disarm()
         super().on_message_complete()
@@ -99,6 +111,33 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP."""
         self._refuse(ClassifierError("bad_request", "the request is not valid HTTP/1.1"))
+
+    def _should_upgrade(self) -> bool:
+        """Never: a request that offers another protocol is answered in this one (RFC 9110, 7.8).
+
+        uvicorn would turn to WebSockets where a library for them happens to be installed, which nothing here answers.
+        """
+        return False
+
+    def _offers_protocol(self) -> bool:
+        offers: bool = self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+        return offers
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Read the request anew as if it offered nothing; called where the parser has stopped after its head.
+
+        The parser takes what follows for the other protocol's: the body of a POST by Java's client, which offers
+        HTTP/2 by default, would be lost, and then read as the next request.
+        """
+        stopped = sys.exc_info()[1]
+        if not isinstance(stopped, httptools.HttpParserUpgrade) or not self._offers_protocol():
+            return
+        version = self.parser.get_http_version().encode()
+        fields = [b"%s: %s\r\n" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        head = b"%s %s HTTP/%s\r\n%s\r\n" % (self.parser.get_method(), self.url, version, b"".join(fields))
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        super().data_received(head + self._piece[stopped.args[0] :])
 
     def _arm(self, seconds: float, then: Callable[[], None]) -> None:
         self._disarm()
@@ -142,6 +181,10 @@ class BoundedProtocol(HttpToolsProtocol):
 
 def install(settings: Settings) -> None:
     """Make it the protocol of the server that this process will run; BentoML hands uvicorn none."""
-    bounds = {"max_bytes": settings.max_header_bytes, "timeout_s": settings.upload_timeout_ms / 1e3}
+    bounds = {
+        "max_bytes": settings.max_header_bytes,
+        "timeout_s": settings.upload_timeout_ms / 1e3,
+        "keep_alive_s": settings.keep_alive_s,
+    }
     protocols: dict[str, Any] = config.HTTP_PROTOCOLS
     protocols["auto"] = type("Protocol", (BoundedProtocol,), bounds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import socket
 import time
@@ -104,6 +105,33 @@ def test_who_trickles_is_cut_off_and_others_don_t_feel_it(bounded: Server, jpeg:
     assert classified(bounded, jpeg)
 
 
+def test_it_waits_no_longer_than_the_setting(launch: Callable[..., Server]) -> None:
+    with connected(launch(keep_alive_s="1").wait()) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert received(connection).startswith(b"HTTP/1.1 200")
+        start = time.monotonic()
+        assert connection.recv(1) == b""
+        assert 0.8 < time.monotonic() - start < 4
+
+
+def test_an_offer_of_another_protocol_changes_nothing(launch: Callable[..., Server], jpeg: bytes) -> None:
+    """Java's client offers HTTP/2 by default; its body is no other protocol's, nor the next request."""
+    server = launch().wait()
+    fields = b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\nHTTP2-Settings: AAMAAABk\r\n"
+    with connected(server) as connection:
+        for offer, pieces in itertools.product((b"websocket", b"h2c"), (1, 2, 400)):
+            head = HEAD + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: " + offer + b"\r\n" + fields
+            request = head + b"Content-Length: %d\r\n\r\n" % len(jpeg) + jpeg
+            step = -(-len(request) // pieces)
+            for begin in range(0, len(request), step):
+                connection.sendall(request[begin : begin + step])
+                time.sleep(0.001)
+            assert received(connection).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+        assert received(connection).startswith(b"HTTP/1.1 200")
+    assert "pgrade" not in server.stop(), "strangers could fill the log"
+
+
 def test_a_connection_that_says_nothing_is_closed(bounded: Server) -> None:
     with connected(bounded) as connection:
         assert connection.recv(1) == b""
@@ -115,7 +143,7 @@ def test_a_connection_that_was_used_may_wait_longer(bounded: Server) -> None:
         for _ in range(2):
             connection.sendall(request)
             assert received(connection).startswith(b"HTTP/1.1 200")
-            time.sleep(TIMEOUT_S + 0.5)
+            time.sleep(6)  # uvicorn's own wait is five seconds
 
 
 def test_line_ends_do_not_keep_a_connection_open(bounded: Server) -> None:
