@@ -31,6 +31,8 @@ _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # The files in which prometheus_client keeps a process's values, and bytes that are enough for all labels there can be.
 _FILES = dict.fromkeys(("counter", "gauge_all", "gauge_livesum", "gauge_livemax", "gauge_livemostrecent"), 1 << 16)
 _FILES |= {"histogram": 1 << 19}
+# Where a container sees the limit of its own control group, of version 2 and 1.
+_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 logger = logging.getLogger("bentoml.resnet18")
 
@@ -73,6 +75,10 @@ class ProcessMetrics:
         self._memory = Gauge(
             "resnet18_memory_bytes", "Memory of all processes, shared pages once", multiprocess_mode="livemostrecent"
         )
+        limit = Gauge(
+            "resnet18_memory_limit_bytes", "The container's limit of memory", multiprocess_mode="livemostrecent"
+        )
+        limit.set(_memory_limit())
 
     def measure(self) -> None:
         """Read them from the operating system, in a few milliseconds."""
@@ -86,6 +92,15 @@ class ProcessMetrics:
                 memory += getattr(used, "pss", used.rss)
         self._cpu.set(seconds)
         self._memory.set(memory)
+
+
+def _memory_limit() -> int:
+    """Bytes of memory that the container allows; the machine's where there is no container, or no limit."""
+    limits = [psutil.virtual_memory().total]
+    for path in _LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+            limits.append(int(path.read_text()))
+    return min(limits)
 
 
 class RequestMetrics:

@@ -30,14 +30,47 @@ FOREIGN_KINDS = ("ServiceMonitor", "ScaledObject")
 @pytest.fixture(scope="session", params=OVERLAYS)
 def rendered(request: pytest.FixtureRequest, kubectl: Path) -> tuple[str, dict[str, dict[str, Any]]]:
     """An overlay's name, and its objects by kind."""
-    folder = ROOT / "deploy" / "kubernetes" / "overlays" / request.param
+    return request.param, render(kubectl, request.param)
+
+
+def render(kubectl: Path, overlay: str) -> dict[str, dict[str, Any]]:
+    folder = ROOT / "deploy" / "kubernetes" / "overlays" / overlay
     env = os.environ | {"HOME": str(kubectl.parent)}
     done = subprocess.run([kubectl, "kustomize", folder], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     objects = list(yaml.safe_load_all(done.stdout))
     assert len({item["kind"] for item in objects}) == len(objects)
-    return request.param, {item["kind"]: item for item in objects}
+    return {item["kind"]: item for item in objects}
+
+
+def flat(value: Any, path: str = "") -> dict[str, str]:
+    """Every leaf of an object by its path; parts of a list go by their names, where they have one."""
+    if isinstance(value, dict):
+        parts = [(f"{path}.{name}" if path else name, part) for name, part in value.items()]
+    elif isinstance(value, list):
+        parts = [
+            (f"{path}[{part.get('name', number) if isinstance(part, dict) else number}]", part)
+            for number, part in enumerate(value)
+        ]
+    else:
+        return {path: str(value)}
+    return {name: leaf for inner, part in parts for name, leaf in flat(part, inner).items()}
+
+
+def test_the_docs_show_all_that_the_swap_to_gpu_changes(kubectl: Path) -> None:
+    cpu, gpu = (flat(render(kubectl, overlay)) for overlay in ("cpu", "gpu"))
+    lines = [
+        f"{sign}{re.sub(r'(spec|template)[.]', '', path)}: {side[path]}"
+        for path in sorted(cpu | gpu)
+        if cpu.get(path) != gpu.get(path)
+        for sign, side in (("-", cpu), ("+", gpu))
+        if path in side
+    ]
+    (told,) = re.findall(
+        r"whole difference:\n\n```diff\n(.*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL
+    )
+    assert told.splitlines() == lines, "\n".join(lines)
 
 
 def pod(objects: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -171,9 +204,14 @@ def test_no_image_is_a_moving_tag(rendered: tuple[str, dict[str, dict[str, Any]]
     version = (ROOT / "pyproject.toml").read_text().split('version = "')[1].split('"')[0]
     variant = {"keda": "cpu"}.get(rendered[0], rendered[0])
     assert container(rendered[1])["image"].startswith(f"resnet18:{version}-{variant}-")
-    compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
-    images = [service["image"] for service in compose["services"].values()]
-    assert all(":" in image and not image.endswith(":latest") for image in images)
+    for name in ("compose.yaml", "compose.gpu.yaml"):
+        compose = yaml.safe_load((ROOT / "deploy" / name).read_text())
+        images = [service["image"] for service in compose["services"].values() if "image" in service]
+        assert images
+        for image in images:
+            # ${NAME:-image} or the image itself; what we build ourselves is named by its variant.
+            plain = re.sub(r"^\$\{\w+:-(.*)\}$", r"\1", image)
+            assert re.fullmatch(r"\S+/\S+:v?\d[\w.-]*|nginx:\d[\w.-]*|resnet18:(cpu|gpu)", plain), image
 
 
 def test_the_autoscaler_has_the_rules_it_was_asked_for(rendered: tuple[str, dict[str, dict[str, Any]]]) -> None:

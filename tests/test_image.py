@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -264,6 +265,8 @@ def test_it_answers_as_the_same_artifact_does_outside(
             assert prediction["probability"] == pytest.approx(probabilities[prediction["class_id"]], abs=1e-3)
     server.stop()
     pss = sum(process.memory_full_info().pss for process in container.processes())
+    metrics = container.client.get("/metrics").text
+    assert float(re.findall(r"^resnet18_memory_limit_bytes (\S+)", metrics, re.MULTILINE)[0]) == 2**30
     measured |= {"precision": served["precision"], "pss_mb": round(pss / MB)}
     assert VARIANT != "cpu" or pss <= 300 * MB
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.conftest import Server
 
 
-MEASURED = ("resnet18_cpu_seconds", "resnet18_memory_bytes")
+MEASURED = ("resnet18_cpu_seconds", "resnet18_memory_bytes", "resnet18_memory_limit_bytes")
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +215,7 @@ def test_metrics_tell_the_whole_service_s_cpu_and_memory(launch: Callable[..., S
     text = server.client.get("/metrics").text
     told = {name: float(re.findall(rf"^{name} (\S+)", text, re.MULTILINE)[0]) for name in MEASURED}
     assert told["resnet18_memory_bytes"] == pytest.approx(sum(p.memory_full_info().pss for p in processes), rel=0.1)
+    assert told["resnet18_memory_bytes"] < told["resnet18_memory_limit_bytes"] <= psutil.virtual_memory().total
     seconds = sum(sum(process.cpu_times()[:2]) for process in processes)
     assert 0.5 * seconds < told["resnet18_cpu_seconds"] <= 1.5 * seconds
 
