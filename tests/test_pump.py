@@ -274,30 +274,50 @@ def test_a_batch_that_does_not_end_is_told_and_one_that_ends_late_recovers(monke
     target.stop()
 
 
-@pytest.mark.parametrize("fault", ["fails", "hangs"])
-def test_a_device_that_fails_for_too_long_ends_its_process(fault: str) -> None:
+@pytest.mark.parametrize(("fault", "devices"), [("fails", 1), ("hangs", 1), ("hangs alone", 2)])
+def test_a_device_that_fails_for_too_long_ends_its_process(fault: str, devices: int) -> None:
     # It ends the process it is in, so it is given one.
     code = f"""if True:
         import asyncio, contextlib, time
         from classifier.errors import ClassifierError
         from runners import backends, pump as pumps
-        from tests.test_pump import ask, pump
+        from tests.test_pump import ask, outcomes, pump
         pumps.OVERDUE_S, pumps.GIVE_UP_S, pumps.TRY_EVERY_S = 0.1, 0.5, 0.1
         def run(payloads):
-            if "{fault}" == "hangs":
+            if "{fault}" == "fails":
+                raise backends.DeviceLost("CUDA failure 999")
+            if payloads[0] == "hang":
                 time.sleep(60)
-            raise backends.DeviceLost("CUDA failure 999")
-        target = pump(run)
+            return outcomes(payloads)
+        target = pump(run, devices={devices})
         async def main():
-            first = asyncio.ensure_future(ask(target, 1))
-            for _ in range(300):
+            first = asyncio.ensure_future(ask(target, "hang"))
+            for number in range(300):
                 await asyncio.sleep(0.1)
-                target.ready()
+                if target.ready() and {devices} == 2:
+                    await ask(target, number)
+                    print("the other device answers", flush=True)
         asyncio.run(main())
     """
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 1, ended.stderr
     assert "the device has failed for too long" in ended.stderr
+    assert ("the other device answers" in ended.stdout) == (fault == "hangs alone")
+
+
+def test_what_was_not_inferred_teaches_nothing_of_the_cost() -> None:
+    async def many(target: Pump, count: int) -> None:
+        for n in range(count):
+            await ask(target, n)
+
+    learned = []
+    for result in (outcomes, lambda payloads: [ValueError("no image")] * len(payloads)):
+        target = pump(result)
+        before = target.batcher.cost.expected(1)
+        asyncio.run(many(target, 50))
+        learned.append(target.batcher.cost.expected(1) != before)
+        target.stop()
+    assert learned == [True, False]
 
 
 def test_it_is_not_ready_while_it_refuses_for_too_long_and_ready_again_after_a_pause() -> None:
