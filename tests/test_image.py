@@ -227,13 +227,13 @@ def test_it_is_nobody_s_and_says_how_it_is(image: Built) -> None:
 
 
 def test_the_same_bento_gives_the_same_layers(image: Built, measured: dict[str, Any]) -> None:
-    if EMULATED or VARIANT == "gpu":
-        pytest.skip("told by the cpu variant, whose Containerfile is the same")
     before = image.layers()
-    again, _ = image.build("--no-cache", bento="resnet18:latest")
-    assert again.endswith(image.name)
-    assert image.layers() == before
+    if not EMULATED and VARIANT != "gpu":  # the cpu variant tells, whose Containerfile is the same
+        again, _ = image.build("--no-cache", bento="resnet18:latest")
+        assert again.endswith(image.name)
+        assert image.layers() == before
     _, warm_s = image.build(bento="resnet18:latest")
+    assert image.layers() == before
     measured["build_warm_s"] = round(warm_s, 1)
 
 
