@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import importlib.metadata
 import json
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from model_build.weights import Checkpoint
 
 _STAGING = ".staging-"
+_ABANDONED_S = 600
 
 
 class StoreError(Exception):
@@ -39,6 +43,17 @@ def version(checkpoint: Checkpoint, runtime: str, precision: str, options: dict[
     }
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return f"{checkpoint.digest[:8]}-{digest[:8]}"
+
+
+def build(manifest: Manifest) -> str:
+    """What artifacts share that may serve in each other's place: weights, labels, geometry, and how they were judged.
+
+    Not what made each of them: a precision that is built later, or with newer libraries, belongs to the others.
+    """
+    options = {name: value for name, value in manifest.export.items() if name not in ("libraries", "calibration")}
+    labels = [manifest.labels.en, manifest.labels.zh]
+    parts = [manifest.weights["digest"], labels, manifest.size, manifest.resize, options]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def libraries(runtime: str) -> dict[str, str]:
@@ -70,8 +85,11 @@ def check_room(folder: Path, needed: int) -> None:
 
     Exporters whose disk is full raise errors that don't say so, some of them minutes later.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise StoreError(f"{folder} can't be written: {error.strerror}") from None
     if free < needed:
         raise StoreError(f"{folder}: {free / 1e6:.1f} MB are free, the build needs {needed / 1e6:.1f} MB there")
 
@@ -88,12 +106,15 @@ def register(artifact: Path, manifest: Manifest, version: str) -> str:
         "precision": manifest.precision,
         "weights": manifest.weights["origin"],
         "checkpoint": manifest.weights["digest"],
+        "build": build(manifest),
     }
     final = models() / name / version
     _clear_staging()
     try:
         _fill(artifact, manifest, final, labels)
         _point_latest(name, version, replace=True)
+    except manifests.ManifestError as error:
+        raise StoreError(f"{name} is not registered: {error}") from error
     except OSError as error:
         # Copying a whole folder, shutil gathers what failed and has no strerror of its own.
         reason = error.strerror or error
@@ -115,7 +136,13 @@ def _fill(artifact: Path, manifest: Manifest, final: Path, labels: dict[str, str
             manifest.save(Path(model.path))
         # BentoML makes models readable by their owner alone, which a container's other user is not.
         (Path(staging) / name / version).chmod(0o755)
-        (Path(staging) / name / version).rename(final)
+        try:
+            (Path(staging) / name / version).rename(final)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            # A build of the same at the same time was quicker; what it has put there is what this one would.
+            manifests.load(final)
 
 
 def _point_latest(name: str, version: str, *, replace: bool) -> None:
@@ -124,12 +151,17 @@ def _point_latest(name: str, version: str, *, replace: bool) -> None:
     if replace or not path.is_file():
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".latest-", delete=False) as file:
             file.write(version)
+        Path(file.name).chmod(0o644)  # for other users, as the models are
         Path(file.name).replace(path)
 
 
 def _clear_staging() -> None:
     """Remove what builds that were killed left beside the store."""
     for folder in models().parent.glob(f"{_STAGING}*"):
+        with contextlib.suppress(FileNotFoundError):
+            # A container does not see the processes of another that shares the store.
+            if time.time() - folder.stat().st_mtime < _ABANDONED_S:
+                continue
         try:
             os.kill(int(folder.name.removeprefix(_STAGING).split("-")[0]), 0)
         except ProcessLookupError:

@@ -37,9 +37,9 @@ def store_name(runtime: str, precision: str) -> str:
 def choose(settings: Settings, device: str, bento: Path | None = None) -> str:
     """The tag of the artifact to serve on ``device``; inside a bento, one of those that its ``bento.yaml`` names.
 
-    ``RESNET18_MODEL`` names it outright. Otherwise the newest checkpoint of the runtime is taken, and of its
-    artifacts the precision asked for; so ``auto`` never serves an older checkpoint for the sake of a precision.
-    Raises ArtifactError.
+    ``RESNET18_MODEL`` names it outright. Otherwise the newest build of the runtime is taken, and of its artifacts the
+    precision asked for; so ``auto`` never serves an older checkpoint, older labels, or what was judged more mildly,
+    for the sake of a precision. Raises ArtifactError.
     """
     import bentoml
 
@@ -48,14 +48,14 @@ def choose(settings: Settings, device: str, bento: Path | None = None) -> str:
             return str(bentoml.models.get(settings.model).tag)
         except (bentoml.exceptions.BentoMLException, ValueError) as error:
             raise ArtifactError(f"RESNET18_MODEL={settings.model!r}: {error}; {HINT}") from None
-    found = _of_newest_checkpoint(settings.runtime, _carried(bento))
+    found = _of_newest_build(settings.runtime, _carried(bento))
     if not found:
         raise ArtifactError(f"the model store has no {settings.runtime} artifact of ResNet18; {HINT}")
     for precision in _preferred(settings, device):
         if precision in found:
             return found[precision]
     raise ArtifactError(
-        f"RESNET18_PRECISION={settings.precision!r}: the store's newest {settings.runtime} checkpoint has only "
+        f"RESNET18_PRECISION={settings.precision!r}: the store's newest {settings.runtime} build has only "
         f"{', '.join(sorted(found))}; {HINT}"
     )
 
@@ -81,8 +81,8 @@ def _carried(bento: Path | None) -> set[str] | None:
     return {model["tag"] for part in (info, *info.get("services", [])) for model in part.get("models", [])}
 
 
-def _of_newest_checkpoint(runtime: str, carried: set[str] | None) -> dict[str, str]:
-    """Tags by precision of the newest checkpoint of ``runtime``, among ``carried`` where given."""
+def _of_newest_build(runtime: str, carried: set[str] | None) -> dict[str, str]:
+    """Tags by precision of the newest build of ``runtime``, among ``carried`` where given."""
     import bentoml
 
     stored: list[Any] = []
@@ -100,12 +100,13 @@ def _of_newest_checkpoint(runtime: str, carried: set[str] | None) -> dict[str, s
     stored.sort(key=lambda model: model.info.creation_time)
     if not stored:
         return {}
-    digest = stored[-1].info.labels.get("checkpoint")
-    return {
-        model.info.labels["precision"]: str(model.tag)
-        for model in stored
-        if model.info.labels.get("checkpoint") == digest
-    }
+    newest = _build(stored[-1])
+    return {model.info.labels["precision"]: str(model.tag) for model in stored if _build(model) == newest}
+
+
+def _build(model: Any) -> str:
+    labels: dict[str, str] = model.info.labels
+    return labels.get("build", labels["checkpoint"])
 
 
 def _preferred(settings: Settings, device: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import bentoml
 import pytest
 
+from classifier.labels import Labels
 from classifier.settings import Settings
 from model_build import store as model_store
 from runners import artifacts
@@ -25,12 +26,12 @@ OLD, NEW = "a" * 64, "b" * 64
 def register(empty_store: Path, tmp_path: Path, manifest_of: Callable[..., Manifest]) -> Callable[..., str]:
     """A function that puts an artifact of a checkpoint into an empty store and gives its tag."""
 
-    def put(name: str, checkpoint: str = OLD, version: str = "11111111") -> str:
+    def put(name: str, checkpoint: str = OLD, version: str = "11111111", **changes: Any) -> str:
         runtime, precision = name.split("-")
         path = tmp_path / "model.bin"
         path.write_bytes(f"{name} {checkpoint} {version}".encode())
         weights = {"origin": "demo", "digest": checkpoint}
-        manifest = manifest_of(path, runtime=runtime, precision=precision, weights=weights)
+        manifest = manifest_of(path, runtime=runtime, precision=precision, weights=weights, **changes)
         return model_store.register(path, manifest, f"{checkpoint[:8]}-{version}")
 
     return put
@@ -83,14 +84,25 @@ class TestChoose:
         new = register("onnx-int8", NEW)
         assert choose(settings(), "cpu") == new
 
+    @pytest.mark.parametrize(
+        "changed", [{"labels": Labels(("x", "y"), None)}, {"size": 64}, {"export": {"evaluation": "b"}}]
+    )
+    def test_nor_what_other_labels_geometry_or_judgement_made_of_the_same_weights(
+        self, register: Callable[..., str], cpu: Callable[..., None], changed: dict[str, Any]
+    ) -> None:
+        """int8 that the gate has now kept out, or that has old labels, must not serve because it once got in."""
+        cpu("int8")
+        register("onnx-fp32")
+        register("onnx-int8")
+        newest = register("onnx-fp32", version="22222222", **changed)
+        assert choose(settings(), "cpu") == newest
+
     def test_a_precision_of_an_older_checkpoint_only_is_missing(self, register: Callable[..., str]) -> None:
         register("onnx-int8", OLD)
         register("onnx-fp32", NEW)
         with pytest.raises(ArtifactError) as raised:
             choose(settings(precision="int8"), "cpu")
-        assert str(raised.value).startswith(
-            "RESNET18_PRECISION='int8': the store's newest onnx checkpoint has only fp32; "
-        )
+        assert str(raised.value).startswith("RESNET18_PRECISION='int8': the store's newest onnx build has only fp32; ")
 
     @pytest.mark.parametrize(
         ("features", "runtime", "device", "expected"),
