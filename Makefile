@@ -19,6 +19,9 @@ export PYTHONPATH := $(CURDIR)
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on
 
+# Weights that were named are built, which changes nothing where they are in the store already.
+MODEL_THERE = $(if $(filter file,$(origin WEIGHTS)),compgen -G "$(BENTOML_HOME)/models/resnet18-*/latest" >/dev/null,false)
+
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 
 .PHONY: help serve model bento image test test-image lint lock audit load corpus fuzz bench bench-gpu clean
@@ -27,22 +30,22 @@ help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  settings: PORT=3000 HOST=127.0.0.1 WEIGHTS=auto|imagenet|demo|PATH, and RESNET18_* (docs/operations.md)"
 
-serve: $(VENV)/build.done ## Set up, build the model if there is none, and serve it on PORT
-	@compgen -G "$(BENTOML_HOME)/models/resnet18-*/latest" >/dev/null || $(MAKE) --no-print-directory model
+serve: $(VENV)/build.done ## Set up, build the model if there is none or WEIGHTS says which, and serve it on PORT
+	@$(MODEL_THERE) || $(MAKE) --no-print-directory model
 	@echo "Once it says ready, open http://$(HOST):$(PORT) in a browser, or:"
 	@echo "  curl -F image=@photo.jpg http://$(HOST):$(PORT)/classify"
 	@exec $(BIN)/bentoml serve service:ResNet18 --host $(HOST) --port $(PORT)
 
 model: $(VENV)/build.done ## Build and register the model (WEIGHTS=..., ARGS="--help" for all options)
 	@echo "Building the model ..."
-	@$(BIN)/python -m model_build --weights $(WEIGHTS) $(ARGS)
+	@$(BIN)/python -m model_build --weights '$(WEIGHTS)' $(ARGS)
 
 bento: $(VENV)/dev.done ## Pack service, model and requirements into a bento
-	@compgen -G "$(BENTOML_HOME)/models/resnet18-*/latest" >/dev/null || $(MAKE) --no-print-directory model
+	@$(MODEL_THERE) || $(MAKE) --no-print-directory model
 	@$(BIN)/bentoml build
 
 image: $(VENV)/dev.done ## Build the container image (VARIANT=cpu|gpu|torchscript|edge, BASE=..., TORCH_INDEX=...)
-	@compgen -G "$(BENTOML_HOME)/models/resnet18-*/latest" >/dev/null || $(MAKE) --no-print-directory model
+	@$(MODEL_THERE) || $(MAKE) --no-print-directory model
 	@$(BIN)/python -m deploy.image --variant $(VARIANT) $(if $(BASE),--base $(BASE)) \
 		$(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) -- $(BUILD_ARGS)
 
@@ -67,7 +70,7 @@ audit: $(VENV)/dev.done ## Ask the public advisory database about every package 
 	@$(BIN)/uv tool run --from pip-audit==2.9.0 pip-audit --strict --disable-pip --no-deps -r requirements/runtime.txt
 
 corpus: $(VENV)/dev.done ## Send every file of DIR to the service and print what came back (ARGS="--help" for options)
-	@compgen -G "$(BENTOML_HOME)/models/resnet18-*/latest" >/dev/null || $(MAKE) --no-print-directory model
+	@$(MODEL_THERE) || $(MAKE) --no-print-directory model
 	@$(BIN)/python -m tests.corpus $(DIR) $(ARGS)
 
 fuzz: $(VENV)/fuzz.done ## Fuzz the image decoder for a minute, led by coverage (ARGS="--seconds 600")
@@ -84,7 +87,7 @@ OWN_SERVER := $(filter file,$(origin HOST))
 LOADED = $(if $(OWN_SERVER),--serve "$(BIN)/bentoml serve service:ResNet18 --host 127.0.0.1 --port {port}",--host $(HOST))
 
 load: $(VENV)/build.done $(VENV)/load.done ## Load it and judge: PROFILE=steady, SLO_MS=100, HOST=http://... (else its own)
-	@$(if $(OWN_SERVER),compgen -G "$(BENTOML_HOME)/models/resnet18-*/latest" >/dev/null || $(MAKE) --no-print-directory model)
+	@$(if $(OWN_SERVER),$(MODEL_THERE) || $(MAKE) --no-print-directory model)
 	@RESNET18_SLO_MS=$(SLO_MS) $(BIN)/python -m loadtests run --profile $(PROFILE) --slo-ms $(SLO_MS) $(LOADED) $(ARGS)
 
 clean: ## Remove what these commands made here: environment, store, caches
@@ -93,7 +96,7 @@ clean: ## Remove what these commands made here: environment, store, caches
 $(VENV)/bin/python:
 	@echo "Making a virtual environment in $(VENV) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version)'
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/%.done: requirements/%.txt requirements/constraints.txt requirements/runtime.txt | $(VENV)/bin/python
 	@echo "Installing requirements/$*.txt ..."

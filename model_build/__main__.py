@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
@@ -14,7 +16,16 @@ from rich.panel import Panel
 from classifier import manifest as manifests
 
 console = Console(stderr=False)
+# Options whose parameters have another name.
+_NAMES = {"runtimes": "runtime", "evaluation": "eval"}
 TRAIN = "Train ResNet18 on the images in DIR: one subfolder a class, or a .zip of such a directory."
+
+
+def _finite(_: click.Context, option: click.Parameter, value: float) -> float:
+    """``value``, which FloatRange lets be NaN: then nothing would ever miss the threshold."""
+    if math.isnan(value):
+        raise click.BadParameter(f"{value} is no threshold; a number is needed", param=option)
+    return value
 
 
 class _Group(click.Group):
@@ -103,18 +114,21 @@ class _Group(click.Group):
 @click.option(
     "--min-agreement",
     type=click.FloatRange(0, 1),
+    callback=_finite,
     default=0.98,
     help=("The share of images on which a reduced precision must give fp32's top-1."),
 )
 @click.option(
     "--max-accuracy-loss",
-    type=click.FloatRange(0, 100),
+    type=click.FloatRange(0, 100, min_open=True),
+    callback=_finite,
     default=1.0,
     help=("The percentage points of top-1 accuracy that a reduced precision must lose less than."),
 )
 @click.option(
     "--max-difference",
     type=click.FloatRange(0, 1),
+    callback=_finite,
     default=1e-4,
     help=("The largest difference of a probability between an fp32 artifact and the eager network."),
 )
@@ -146,6 +160,12 @@ def main(
     changes nothing. The exit status is 1 if fp32, or a precision named in --precisions, was not registered.
     """
     if ctx.invoked_subcommand is not None:
+        for option in ctx.params:
+            if ctx.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+                raise click.UsageError(
+                    f"--{_NAMES.get(option, option.replace('_', '-'))} is an option of building, not of "
+                    f"{ctx.invoked_subcommand}, whose own follow it: {ctx.command_path} {ctx.invoked_subcommand} --help"
+                )
         return
     from model_build.gate import Thresholds
     from model_build.pipeline import build
@@ -153,7 +173,7 @@ def main(
     from model_build.store import StoreError
     from model_build.weights import WeightsError, find
 
-    wanted = _wanted(runtimes, precisions)
+    wanted = _wanted(tuple(dict.fromkeys(runtimes)), precisions)
     thresholds = Thresholds(min_agreement, max_accuracy_loss, max_difference)
     try:
         checkpoint = find(weights, labels=labels, size=size, resize=resize, notice=_notice)

@@ -6,6 +6,7 @@ A zip is read in place and never extracted. What an image's bytes mean is for ``
 from __future__ import annotations
 
 import hashlib
+import lzma
 import os
 import stat
 import zipfile
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"))
 MAX_IMAGE_BYTES = 64 * 2**20
-MAX_IMAGE_PIXELS = 89_000_000  # Pillow warns of a decompression bomb above
+MAX_IMAGE_PIXELS = 178_000_000  # as many as Pillow reads at all, unless it is told otherwise
 CACHE_BYTES = 2 * 2**30
 
 
@@ -75,17 +76,18 @@ class ImageFolder:
             return (self.path / name).read_bytes()
         try:
             return self.archive.read(name)
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, EOFError) as error:
             raise OSError(f"damaged in the zip: {error}") from None
 
 
 class Pixels:
     """A folder's readable images as centred squares of ``side`` R pixels: uint8[N, R, R, 3], RGB.
 
-    ``labels``: int64[N], -1 where flat. ``skipped``: the unreadable images, each with the reason. ``digest``: sha256
-    over the readable ones' names, classes and bytes. Every image is decoded once here, so that a bad one is known
-    before the work starts; the squares stay in memory where all fit CACHE_BYTES, and are decoded again, a batch
-    ahead on ``pool``, where not. ``watch`` wraps the iteration over all images, for a progress bar.
+    ``labels``: int64[N], -1 where flat. ``checksums``: int64[N], equal for equal files. ``skipped``: the unreadable
+    images, each with the reason. ``digest``: sha256 over the readable ones' names, classes and bytes. Every image is
+    decoded once here, so that a bad one is known before the work starts; the squares stay in memory where all fit
+    CACHE_BYTES, and are decoded again, a batch ahead on ``pool``, where not. ``watch`` wraps the iteration over all
+    images, for a progress bar.
     """
 
     def __init__(
@@ -99,7 +101,7 @@ class Pixels:
         shape = (len(folder.items), side, side, 3)
         self._store = np.empty(shape, np.uint8) if np.prod(shape) <= CACHE_BYTES else None
         self.skipped: list[str] = []
-        rows, labels, digest = [], [], hashlib.sha256()
+        rows, labels, checksums, digest = [], [], [], hashlib.sha256()
         looks = watch(pool.map(self._look, range(len(folder.items))))
         for row, ((name, label), found) in enumerate(zip(folder.items, looks, strict=True)):
             if isinstance(found, str):
@@ -107,8 +109,10 @@ class Pixels:
                 continue
             rows.append(row)
             labels.append(-1 if label is None else label)
+            checksums.append(found)
             digest.update(f"{name!r} {label} {found}\n".encode())
         self._rows, self.labels = np.array(rows, np.int64), np.array(labels, np.int64)
+        self.checksums = np.array(checksums, np.int64)
         self.digest = digest.hexdigest()
 
     def batches(self, which: NDArray[np.int64], size: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
@@ -144,7 +148,7 @@ class Pixels:
         return decode(self._folder.read(self._folder.items[row][0]), self._side, self._side, MAX_IMAGE_PIXELS)
 
     def _look(self, row: int) -> int | str:
-        """The checksum of one image's bytes, its square stored; or why it can't be read."""
+        """A number that stands for one image's bytes, its square stored; or why it can't be read."""
         try:
             data = self._folder.read(self._folder.items[row][0])
             square = decode(data, self._side, self._side, MAX_IMAGE_PIXELS)
@@ -152,13 +156,19 @@ class Pixels:
             return str(error)
         if self._store is not None:
             self._store[row] = square
-        return zlib.crc32(data)
+        return len(data) << 32 | zlib.crc32(data)
 
 
 def _walk(path: Path) -> list[str]:
     """Names of all files and, with a closing slash, folders below ``path``; links are followed."""
     names = []
+    seen: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(path, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above, which would go round for ever
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
         below = Path(folder).relative_to(path)
         names += [(below / name).as_posix() + "/" for name in folders]
         names += [(below / name).as_posix() for name in files]
@@ -200,6 +210,9 @@ def _label(names: list[str], path: Path) -> tuple[tuple[str, ...], list[tuple[st
         if name not in of:
             raise FolderError(f"{str(path)!r}: image {name!r} lies beside the class folders; move it into one")
     classes = tuple(sorted(set(of.values())))
+    for folder in classes:
+        if any("\ud800" <= character <= "\udfff" for character in folder):  # what Python makes of bytes it can't read
+            raise FolderError(f"{str(path)!r}: the name of the class folder {folder!r} is not UTF-8; rename it")
     for name in seen:
         folder, slash, _ = name.removeprefix(prefix).partition("/")
         if slash and folder not in classes and name.startswith(prefix):

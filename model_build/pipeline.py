@@ -20,9 +20,11 @@ from classifier import manifest as manifests
 from classifier.manifest import Manifest
 from model_build import export, gate, samples, store
 from runners import backends
-from runners.artifacts import store_name
+from runners.artifacts import newest_build, store_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from model_build.gate import Report, Thresholds
@@ -47,7 +49,7 @@ def build(
     progress = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
     with progress, tempfile.TemporaryDirectory(prefix="resnet18-build-") as scratch:
         step = progress.add_task("reading images", total=2 + 3 * len(wanted))
-        calibrate, evaluate = _samples(checkpoint, calibration, evaluation)
+        calibrate, evaluate = _samples(checkpoint, calibration, evaluation, lambda text: console.print(escape(text)))
         progress.advance(step)
         options = {
             "revision": export.REVISION,
@@ -55,6 +57,7 @@ def build(
             "thresholds": asdict(thresholds),
             "calibration": calibrate.digest(),
             "evaluation": evaluate.digest(),
+            "network": {"upsample": checkpoint.upsample, "mean": checkpoint.mean, "std": checkpoint.std},
         }
         versions = {pair: store.version(checkpoint, *pair, options) for pair in wanted}
         present = {pair: store.registered(*pair, versions[pair]) for pair in wanted}
@@ -62,8 +65,9 @@ def build(
         progress.update(step, total=1 + bool(absent) + 3 * len(absent))
         if absent:
             largest = sum(tensor.nbytes for tensor in checkpoint.state.values())
-            for folder in (Path(scratch), store.models()):
-                store.check_room(folder, largest * len(absent))
+            # Quantising keeps the network twice more while it works.
+            extra = 2 * any(precision == "int8" for _, precision in absent)
+            store.check_room({Path(scratch): largest * (len(absent) + extra), store.models(): largest * len(absent)})
             progress.update(step, description="inferring with the eager network")
             expected = gate.reference(export.contract(checkpoint), evaluate)
             progress.advance(step)
@@ -74,26 +78,31 @@ def build(
             folder = Path(scratch) / name
             folder.mkdir()
             progress.update(step, description=f"exporting {name}")
-            path = export.export(checkpoint, runtime, precision, folder, calibrate)
-            progress.advance(step)
-            progress.update(step, description=f"judging {name} on {len(evaluate)} images")
-            manifest = Manifest(
-                runtime=runtime,
-                precision=precision,
-                file=path.name,
-                digest=manifests.sha256(path),
-                size=checkpoint.size,
-                resize=checkpoint.resize,
-                labels=checkpoint.labels,
-                weights={"origin": checkpoint.origin, "digest": checkpoint.digest},
-                export={"libraries": store.libraries(runtime), **options},
-                gate={},
-            )
-            backend = backends.load(folder, manifest, "cuda:0" if precision == "fp16" else "cpu")
-            report = gate.judge(backend, evaluate, expected, precision, thresholds)
-            if report.failure:
-                failures.append((name, report.failure))
-                progress.advance(step, 2)  # it is not going to be registered
+            try:
+                path = export.export(checkpoint, runtime, precision, folder, calibrate)
+                progress.update(step, description=f"judging {name} on {len(evaluate)} images", advance=1)
+                manifest = Manifest(
+                    runtime=runtime,
+                    precision=precision,
+                    file=path.name,
+                    digest=manifests.sha256(path),
+                    size=checkpoint.size,
+                    resize=checkpoint.resize,
+                    labels=checkpoint.labels,
+                    weights={"origin": checkpoint.origin, "digest": checkpoint.digest},
+                    export={"libraries": store.libraries(runtime), **options},
+                    gate={},
+                )
+                backend = backends.load(folder, manifest, "cuda:0" if precision == "fp16" else "cpu")
+                report = gate.judge(backend, evaluate, expected, precision, thresholds)
+                failure = report.failure
+            except Exception as error:  # whatever a runtime raises for a GPU that is there and does not work
+                if precision != "fp16" or not _of_device(error):
+                    raise
+                failure = f"the GPU can't be used: {(str(error) or type(error).__name__).splitlines()[0]}"
+            if failure:
+                failures.append((name, failure))
+                progress.update(step, completed=1 + bool(absent) + 3 * (len(failures) + len(passed)))
                 continue
             passed.append((path, replace(manifest, gate=report.body()), versions[runtime, precision], report))
             progress.advance(step)
@@ -106,15 +115,31 @@ def build(
             progress.advance(step)
     if rows:
         console.print(_table(rows))
-    for tag in filter(None, present.values()):
-        console.print(f"[green]unchanged[/] {tag} is in the store already; serve just it with RESNET18_MODEL={tag}")
+    for (runtime, _), tag in present.items():
+        if tag is None:
+            continue
+        again = ""
+        if tag not in newest_build(runtime).values():
+            store.renew(tag)
+            again = ", and is the newest again"
+        console.print(
+            f"[green]unchanged[/] {tag} is in the store already{again}; serve just it with RESNET18_MODEL={tag}"
+        )
     return failures
 
 
-def _samples(checkpoint: Checkpoint, calibration: Path | None, evaluation: Path | None) -> tuple[Samples, Samples]:
+def _of_device(error: Exception) -> bool:
+    """Whether it is the device's fault, not the artifact's: other artifacts must not be lost to that."""
+    lost = (backends.DeviceError, backends.DeviceLost, backends.OutOfMemory)
+    return isinstance(error, lost) or isinstance(backends.failure(error), lost)
+
+
+def _samples(
+    checkpoint: Checkpoint, calibration: Path | None, evaluation: Path | None, notice: Callable[[str], None]
+) -> tuple[Samples, Samples]:
     """What to calibrate on and what to judge on; the packaged defaults where none is given."""
     calibrate = samples.from_folder(checkpoint, calibration, limit=samples.CROPS) if calibration else None
-    evaluate = samples.from_folder(checkpoint, evaluation) if evaluation else None
+    evaluate = samples.from_folder(checkpoint, evaluation, notice=notice) if evaluation else None
     if calibrate is None or evaluate is None:
         default_calibrate, default_evaluate = samples.defaults(checkpoint)
         calibrate, evaluate = calibrate or default_calibrate, evaluate or default_evaluate

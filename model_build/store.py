@@ -11,8 +11,11 @@ import os
 import shutil
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from classifier import manifest as manifests
 from classifier.manifest import Manifest
@@ -80,18 +83,35 @@ def registered(runtime: str, precision: str, version: str) -> str | None:
     return str(model.tag)
 
 
-def check_room(folder: Path, needed: int) -> None:
-    """Raise StoreError if the disk of ``folder`` has less than ``needed`` bytes free.
+def check_room(needed: dict[Path, int]) -> None:
+    """Raise StoreError if the disk of a folder has less than so many bytes free, those of others on it counted in.
 
     Exporters whose disk is full raise errors that don't say so, some of them minutes later.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-    except OSError as error:
-        raise StoreError(f"{folder} can't be written: {error.strerror}") from None
-    if free < needed:
-        raise StoreError(f"{folder}: {free / 1e6:.1f} MB are free, the build needs {needed / 1e6:.1f} MB there")
+    of_disk: dict[int, int] = {}
+    for folder, count in needed.items():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            disk, free = folder.stat().st_dev, shutil.disk_usage(folder).free
+        except OSError as error:
+            raise StoreError(f"{folder} can't be written: {error.strerror}") from None
+        of_disk[disk] = of_disk.get(disk, 0) + count
+        if free < of_disk[disk]:
+            raise StoreError(
+                f"{folder}: {free / 1e6:.1f} MB are free, the build needs {of_disk[disk] / 1e6:.1f} MB there"
+            )
+
+
+def renew(tag: str) -> None:
+    """Make a registered artifact the newest, as if it had just been built."""
+    import bentoml
+
+    path = Path(bentoml.models.get(tag).path) / "model.yaml"
+    info = yaml.safe_load(path.read_text(encoding="utf-8"))
+    info["creation_time"] = datetime.now(UTC).isoformat()
+    _write(path, yaml.safe_dump(info, sort_keys=False))
+    name, _, version = tag.partition(":")
+    _point_latest(name, version, replace=True)
 
 
 def register(artifact: Path, manifest: Manifest, version: str) -> str:
@@ -149,10 +169,15 @@ def _point_latest(name: str, version: str, *, replace: bool) -> None:
     """Write the file by which BentoML knows the latest version; a build killed before this left it out."""
     path = models() / name / "latest"
     if replace or not path.is_file():
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".latest-", delete=False) as file:
-            file.write(version)
-        Path(file.name).chmod(0o644)  # for other users, as the models are
-        Path(file.name).replace(path)
+        _write(path, version)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file so that it is whole at every moment, and readable for other users, as the models are."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
+        file.write(text)
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(path)
 
 
 def _clear_staging() -> None:

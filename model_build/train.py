@@ -107,7 +107,7 @@ def train(**given: Any) -> None:
     \b
     Example, for pets/cat/1.jpg, pets/dog/1.jpg, …:
       python -m model_build train pets --init imagenet --frozen --epochs 5
-      python -m model_build --weights pets.safetensors
+      make serve WEIGHTS=pets.safetensors
     """
     try:
         _run(Options(**given), Console())
@@ -133,6 +133,11 @@ def _run(options: Options, console: Console) -> None:
         if others:
             pixels = _pixels(others, start.resize, pool, console)
             judged = (pixels, np.arange(len(pixels.labels)))
+            if common := len(np.intersect1d(pixels.checksums, images.checksums)):
+                raise click.UsageError(
+                    f"--validation {options.validation!r}: {common} of its images are in DIR, too; what is learned by "
+                    "heart would look like accuracy"
+                )
         kept = out.with_name(out.name + ".unfinished")
         training = Training(start, options, (images, rows), judged, kept, device)
         if options.resume and kept.is_file():
@@ -147,7 +152,7 @@ def _run(options: Options, console: Console) -> None:
         precision, top1 = training.write(out)
         click.echo(
             f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB, {precision}), {start.classes} classes, "
-            f"top-1 {_percent(top1)}\nto serve it: python -m model_build --weights {shlex.quote(str(out))}"
+            f"top-1 {_percent(top1)}\nto serve it: make serve WEIGHTS={shlex.quote(str(out))}"
         )
     kept.unlink(missing_ok=True)
 

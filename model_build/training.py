@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from model_build.network import Contract, from_state
+from runners import backends
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,8 +92,16 @@ class Training:
     def advance(self, tick: Callable[[float, float, float], None]) -> None:
         """Train for one more epoch, evaluate it, and keep it."""
         begun = time.perf_counter()
-        loss = self.epoch(tick)
-        top1 = self.top1()
+        try:
+            loss = self.epoch(tick)
+            top1 = self.top1()
+        except Exception as error:  # of torch, whose errors of memory have no common base
+            if not isinstance(backends.failure(error), backends.OutOfMemory):
+                raise
+            size = self.recipe.batch_size
+            raise TrainingError(
+                f"--batch-size {size} does not fit the memory of {self.device}; try a smaller"
+            ) from None
         self.history.append((loss, top1, time.perf_counter() - begun))
         self.save()
 
@@ -257,5 +266,12 @@ def _bfloat16_is_fit(device: torch.device, side: int) -> bool:
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file so that ``path`` is at every moment either the old one or the new one, whole."""
     temporary = path.with_name(path.name + ".tmp")
-    write(temporary)
-    temporary.replace(path)
+    try:
+        write(temporary)
+        temporary.replace(path)
+    except Exception as error:  # torch and safetensors raise their own for a full disk, without a common base
+        temporary.unlink(missing_ok=True)
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TrainingError(
+            f"{str(path)!r} can't be written: {reason}; what was kept of the training is whole"
+        ) from None

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
+import pickle
+import re
 import shutil
 import socket
 import tempfile
@@ -140,9 +144,12 @@ def _imagenet() -> Checkpoint:
     url = ResNet18_Weights.IMAGENET1K_V1.url
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     prefix = path.stem.rsplit("-", 1)[1]
-    if not path.is_file():
-        _download(url, path, prefix)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        if not path.is_file():
+            _download(url, path, prefix)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise WeightsError(f"ImageNet's weights at {path} can't be read: {error.strerror}") from None
     if not digest.startswith(prefix):
         raise WeightsError(
             f"{path} is damaged: its sha256 starts with {digest[:8]!r}, not {prefix!r}; delete it and run this again"
@@ -159,7 +166,13 @@ def _download(url: str, path: Path, prefix: str) -> None:
             file = Path(aside) / path.name
             torch.hub.download_url_to_file(url, str(file), hash_prefix=prefix, progress=True)
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(file, path)
+            # Another build must not see half of it, nor this one if it is killed.
+            beside = path.with_name(f".{path.name}.{os.getpid()}")
+            try:
+                shutil.copyfile(file, beside)
+                beside.replace(path)
+            finally:
+                beside.unlink(missing_ok=True)
     # OSError: no hub; HTTPException and ValueError: something that is none; RuntimeError: another hash than ours.
     except (OSError, HTTPException, ValueError, RuntimeError) as error:
         raise WeightsError(
@@ -177,8 +190,13 @@ def _demo() -> Checkpoint:
 
 
 def _from_file(path: Path) -> Checkpoint:
-    if not path.is_file():
-        raise WeightsError(f"--weights {str(path)!r} is not a file, nor one of auto, imagenet, demo")
+    try:
+        if not path.is_file():
+            raise WeightsError(f"--weights {str(path)!r} is not a file, nor one of auto, imagenet, demo")
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise WeightsError(f"--weights {str(path)!r} can't be read: {error.strerror}") from None
     if path.suffix == ".safetensors":
         state, metadata = _load_safetensors(path)
     elif path.suffix in (".pth", ".pt"):
@@ -202,6 +220,15 @@ def _from_file(path: Path) -> Checkpoint:
 def _load(path: Path) -> dict[str, Any]:
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's own words recommend to load it all the same, which would run whatever it holds.
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if found is None:
+            raise WeightsError(f"{path.name} can't be loaded as weights only: it is no file of torch.save") from None
+        raise WeightsError(
+            f"{path.name} holds more than tensors ({found[1]}) and is not loaded, because that could run any code; "
+            "save just the weights: torch.save(model.state_dict(), ...) or a .safetensors"
+        ) from None
     except Exception as error:  # torch raises its own, pickle's and zip's errors here, without a common base
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path.name} can't be loaded as weights only: {reason}") from None
@@ -260,6 +287,11 @@ def _checkpoint(state: dict[str, Any], origin: str, labels: Labels, metadata: di
         upsample = int(metadata["upsample"]) if "upsample" in metadata else None
         mean = _triple(metadata.get("mean"), IMAGENET_MEAN)
         std = _triple(metadata.get("std"), IMAGENET_STD)
+        sides = (size, resize, upsample or size)
+        if not all(8 <= side <= limit for side, limit in zip(sides, (1024, 2048, 2048), strict=True)):
+            raise ValueError("input_size must be from 8 to 1024 pixels, resize and upsample from 8 to 2048")
+        if not all(map(math.isfinite, mean + std)) or min(std) <= 0:
+            raise ValueError("mean and std must be finite, and std more than 0")
     except ValueError as error:
         raise WeightsError(f"{origin}: the metadata {metadata} can't be used: {error}") from None
     return Checkpoint(

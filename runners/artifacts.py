@@ -48,7 +48,7 @@ def choose(settings: Settings, device: str, bento: Path | None = None) -> str:
             return str(bentoml.models.get(settings.model).tag)
         except (bentoml.exceptions.BentoMLException, ValueError) as error:
             raise ArtifactError(f"RESNET18_MODEL={settings.model!r}: {error}; {HINT}") from None
-    found = _of_newest_build(settings.runtime, _carried(bento))
+    found = newest_build(settings.runtime, _carried(bento))
     if not found:
         raise ArtifactError(f"the model store has no {settings.runtime} artifact of ResNet18; {HINT}")
     for precision in _preferred(settings, device):
@@ -81,8 +81,8 @@ def _carried(bento: Path | None) -> set[str] | None:
     return {model["tag"] for part in (info, *info.get("services", [])) for model in part.get("models", [])}
 
 
-def _of_newest_build(runtime: str, carried: set[str] | None) -> dict[str, str]:
-    """Tags by precision of the newest build of ``runtime``, among ``carried`` where given."""
+def newest_build(runtime: str, carried: set[str] | None = None) -> dict[str, str]:
+    """Tags by precision of the newest build of ``runtime``, among ``carried`` where given. Raises ArtifactError."""
     import bentoml
 
     stored: list[Any] = []

@@ -84,6 +84,10 @@ class TestWords:
             (("--labels", "nowhere.txt"), "'nowhere.txt' does not exist"),
             (("--eval", "nowhere"), "'nowhere' does not exist"),
             (("--colour",), "--colour"),
+            (("--min-agreement", "nan"), "nan is no threshold"),
+            (("--max-accuracy-loss", "0"), "0.0 is not in the range 0<x<=100"),
+            (("--size", "64", "train", "pets"), "--size is an option of building, not of train"),
+            (("--eval", ".", "train", "pets"), "--eval is an option of building, not of train"),
         ],
     )
     def test_bad_options(self, arguments: tuple[str, ...], said: str) -> None:
@@ -232,6 +236,19 @@ class TestStore:
         assert state() == before
         for tag in self.built(store):
             assert f"unchanged {tag} is in the store already; serve just it with RESNET18_MODEL={tag}" in output
+
+    def test_what_is_built_again_is_the_newest_again(self, empty_store: Path, tmp_path: Path) -> None:
+        """``make serve WEIGHTS=…`` serves these weights, whatever was built in the meantime."""
+        options = ("--weights", "demo", "--runtime", "onnx", "--precisions", "fp32")
+        (tmp_path / "names.txt").write_text("\n".join("abcdefghij"))
+        built = []
+        for more in ((), ("--labels", str(tmp_path / "names.txt"))):
+            assert build(*options, *more).exit_code == 0
+            built.append(artifacts.choose(Settings(precision="fp32"), "cpu"))
+        assert len(set(built)) == 2
+        assert f"unchanged {built[0]} is in the store already, and is the newest again" in words(build(*options))
+        assert artifacts.choose(Settings(precision="fp32"), "cpu") == built[0]
+        assert str(bentoml.models.get("resnet18-onnx-fp32:latest").tag) == built[0]
 
     def test_bentoml_lists_and_gets(self, store: Path) -> None:
         listed = json.loads(command("bentoml", "models", "list", "-o", "json", home=store))

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 import zipfile
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
 from classifier import pixels
+from classifier.labels import Labels
 from model_build import samples
+from model_build.folders import MAX_IMAGE_PIXELS
 from model_build.samples import Samples, SamplesError
 
 if TYPE_CHECKING:
@@ -42,7 +47,7 @@ def fill(folder: Path, names: list[str]) -> Path:
 
 
 def decoded(checkpoint: Checkpoint, path: Path) -> NDArray[np.uint8]:
-    return pixels.decode(path.read_bytes(), checkpoint.size, checkpoint.resize, samples.MAX_PIXELS)
+    return pixels.decode(path.read_bytes(), checkpoint.size, checkpoint.resize, MAX_IMAGE_PIXELS)
 
 
 class TestDefaults:
@@ -93,17 +98,32 @@ class TestFolders:
             assert by_name[name] == number
 
     def test_underscores_are_blanks(self, tmp_path: Path, demo: Checkpoint) -> None:
-        from dataclasses import replace
-
-        from classifier.labels import Labels
-
         checkpoint = replace(demo, labels=Labels(("Golden retriever", "tabby cat")))
         found = samples.from_folder(checkpoint, fill(tmp_path, ["tabby_cat/1.png", "golden_retriever/1.png"]))
         assert found.classes is not None
         assert found.classes.tolist() == [0, 1]
 
     def test_one_folder_that_is_no_label_means_classes_are_unknown(self, demo: Checkpoint, tmp_path: Path) -> None:
-        assert samples.from_folder(demo, fill(tmp_path, ["cat/1.png", "zebra/1.png"])).classes is None
+        told: list[str] = []
+        folder = fill(tmp_path, ["cat/1.png", "zebra/1.png"])
+        assert samples.from_folder(demo, folder, notice=told.append).classes is None
+        (notice,) = told
+        assert "the folder 'zebra' is called as none of the 10 labels (1 of 2 folders are so)" in notice
+
+    def test_labels_that_are_nearly_alike_are_told_apart(self, demo: Checkpoint, tmp_path: Path) -> None:
+        checkpoint = replace(demo, labels=Labels(("Cardigan", "cardigan", "a b")))
+        found = samples.from_folder(checkpoint, fill(tmp_path, ["Cardigan/1.png", "a_b/1.png", "cardigan/1.png"]))
+        assert found.classes is not None
+        assert found.classes.tolist() == [0, 2, 1]
+        fill(tmp_path, ["CARDIGAN/1.png"])
+        assert samples.from_folder(checkpoint, tmp_path).classes is None
+
+    def test_more_than_memory_holds_is_refused_before_it_is_read(
+        self, demo: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+        with pytest.raises(SamplesError, match=r"1 images of 32x32 pixels take 0\.0 GB of memory"):
+            samples.from_folder(demo, fill(tmp_path, ["cat/1.png"]))
 
     def test_a_zip_is_as_its_directory(self, demo: Checkpoint, tmp_path: Path) -> None:
         names = ["cat/1.png", "dog/1.png", "dog/2.png"]

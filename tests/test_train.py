@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +23,7 @@ from model_build.training import Training, augment, one_cycle
 from model_build.weights import WeightsError, find
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220)}
@@ -96,7 +98,7 @@ def test_it_learns_and_the_build_takes_the_file(shapes: Path, tmp_path: Path) ->
     assert metadata["mean"] == "0.485,0.456,0.406"
     assert metadata["recipe"].startswith("whole network trained from scratch on 42 images: 6 epochs")
     assert "epoch 6 of 6: loss" in output
-    assert f"to serve it: python -m model_build --weights {out}" in output
+    assert f"to serve it: make serve WEIGHTS={out}" in output
     assert sorted(tmp_path.iterdir()) == [out, unseen]
 
 
@@ -253,6 +255,36 @@ def test_errors_quote_the_value_and_say_what_is_allowed(
     monkeypatch.chdir(tmp_path)
     assert fails(shapes, *SCRATCH, *arguments).startswith(message)
     assert not list(tmp_path.iterdir())
+
+
+def test_images_that_are_trained_on_do_not_validate(shapes: Path, archive: Path, tmp_path: Path) -> None:
+    for same in (shapes, archive):
+        told = fails(shapes, *SCRATCH, "--epochs", 1, "--out", tmp_path / "a.safetensors", "--validation", same)
+        assert "42 of its images are in DIR, too" in told
+
+
+def test_a_class_whose_name_is_no_text(tmp_path: Path) -> None:
+    for name in (b"caf\xe9", b"tea"):
+        folder = Path(os.fsdecode(os.fsencode(tmp_path / "drinks") + b"/" + name))
+        folder.mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(folder / "1.png")
+    assert "is not UTF-8; rename it" in fails(tmp_path / "drinks", *SCRATCH, "--epochs", 1)
+
+
+def test_a_full_disk_is_told(shapes: Path, tmpfs: Callable[[str], Path]) -> None:
+    disk = tmpfs("1m")
+    told = fails(shapes, *SCRATCH, "--epochs", 1, "--out", disk / "a.safetensors")
+    assert "a.safetensors.unfinished' can't be written: " in told
+    assert list(disk.iterdir()) == []
+
+
+def test_a_batch_that_does_not_fit_is_told(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(training.Training, "epoch", no_memory)
+    told = fails(shapes, *SCRATCH, "--epochs", 1, "--out", tmp_path / "a.safetensors")
+    assert re.match(r"--batch-size \d+ does not fit the memory of cpu; try a smaller", told)
 
 
 def test_cuda_where_there_is_none(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
