@@ -304,7 +304,9 @@ def test_photos_are_sent_upright(visit: Callable[..., Visit]) -> None:
 
 def refused(status: int) -> str:
     """What Chromium itself writes to the console for a refusal, however well the page takes it."""
-    reason = {401: "Unauthorized", 415: "Unsupported Media Type", 429: "Too Many Requests"}[status]
+    reason = {401: "Unauthorized", 415: "Unsupported Media Type", 429: "Too Many Requests", 503: "Service Unavailable"}[
+        status
+    ]
     return f"Failed to load resource: the server responded with a status of {status} ({reason})"
 
 
@@ -652,6 +654,7 @@ def test_a_model_of_two_classes(visit: Callable[..., Visit], server: Server) -> 
     here.choose(BOAT)
     expect(here.page.locator(".bars li")).to_have_count(2)
     expect(here.page.get_by_role("slider")).to_have_attribute("max", "2")
+    expect(here.page.locator("#top-k-value")).to_have_text("2")
 
 
 def test_the_live_panel_asks_only_while_it_is_seen(visit: Callable[..., Visit]) -> None:
@@ -751,16 +754,61 @@ def test_a_service_with_keys(visit: Callable[..., Visit], launch: Callable[..., 
     expect(asked).to_be_visible()
     here.choose(BOAT)
     here.cards(FAILED, 1)
-    for attempt in ("not-the-key-of-this-one", key):
+    told = here.page.locator("#toast")
+    for attempt, said in (
+        ("a-key\u200b-from-a-chat", "A key has letters, digits and signs of ASCII only"),
+        ("not-the-key-of-this-one", "The service does not know this key"),
+        (key, ""),
+    ):
         expect(asked).to_be_visible()
         asked.fill(attempt)
         here.page.get_by_role("button", name="Use key").click()
+        if said:
+            expect(told).to_contain_text(said)
+            expect(asked).to_have_value(attempt)
     here.cards(DONE, 1)
     expect(here.page.locator("#key")).to_be_hidden()
     expect(here.page.locator("#model")).to_contain_text("·")
     assert here.page.evaluate("Object.values(sessionStorage)") == [key]
     assert here.page.evaluate("Object.values(localStorage)") == []
     assert set(here.errors) == {refused(401)}
+    here.errors.clear()
+
+
+def error_reply(status: int, code: str, **headers: str) -> dict[str, Any]:
+    return {"status": status, "json": {"error": {"code": code, "message": "no"}}, "headers": headers}
+
+
+def test_a_model_that_is_refused_at_first_is_asked_for_again(visit: Callable[..., Visit], server: Server) -> None:
+    here = visit(known=False)
+    replies = [error_reply(429, "rate_limited", **{"Retry-After": "1"}), {"json": server.client.get("/model").json()}]
+    here.page.route("**/model", lambda route: route.fulfill(**replies.pop(0)))
+    here.page.reload()
+    expect(here.page.locator("#model")).to_contain_text("·")
+    assert replies == []
+    here.errors.remove(refused(429))
+
+
+def test_what_a_balancer_says_of_a_service_that_is_away_is_not_the_end(visit: Callable[..., Visit]) -> None:
+    here = visit()
+    replies = [error_reply(503, "unavailable")]
+    here.page.route("**/classify*", lambda route: route.fulfill(**replies.pop()) if replies else route.continue_())
+    here.choose(BOAT)
+    here.cards(DONE, 1)
+    expect(here.page.locator("#toast")).to_have_text("The service is back")
+    here.errors.remove(refused(503))
+
+
+def test_what_was_removed_while_it_waited_keeps_no_other_waiting(visit: Callable[..., Visit]) -> None:
+    here = visit()
+    replies = [error_reply(429, "overloaded", **{"Retry-After": "30"})] * 3
+    here.page.route("**/classify*", lambda route: route.fulfill(**replies.pop()) if replies else route.continue_())
+    here.choose(BOAT, CAT, ASTRONAUT)
+    expect(here.page.get_by_text("trying again in 30 s")).to_have_count(3)
+    here.page.get_by_role("button", name="Clear all").click()
+    here.choose(CAT)
+    here.cards(DONE, 1)
+    assert set(here.errors) == {refused(429)}
     here.errors.clear()
 
 

@@ -15,6 +15,9 @@ const AT_ONCE = 3;
 const TRIES_WHEN_BUSY = 4;
 const MAX_TOP_K = 10;
 const LOOK_AGAIN_MS = 2_000;
+const ASK_AGAIN_S = 5;
+// The service, or what is behind it: a balancer answers for a service that is away.
+const AWAY = ["unreachable", "unavailable"];
 
 const cards = new Set();
 const queue = [];
@@ -48,18 +51,25 @@ function toast(text) {
 
 // The model that serves.
 
+/** Ask for the model until it is told; the code of what kept it from being told this time, if anything did. */
 async function loadModel() {
+  let code;
   try {
-    model = await service.model();
-    const demo = model.weights.origin === "demo";
-    if (demo) labels = await service.labels();
+    const found = await service.model();
+    labels = found.weights.origin === "demo" ? await service.labels() : null;
+    model = found;
     byId("top-k").max = Math.min(MAX_TOP_K, model.classes);
+    byId("top-k-value").textContent = topK(); // the slider went along with its end, and told nobody
     live.setSlo(model.slo_ms);
     byId("key").hidden = true;
   } catch (error) {
+    ({ code } = error);
     stumble(error);
+    // Of an answer like 429 nothing else would come.
+    if (code !== "unauthorized" && !AWAY.includes(code)) setTimeout(loadModel, 1e3 * (error.retryAfter || ASK_AGAIN_S));
   }
   renderModel();
+  return code;
 }
 
 function renderModel() {
@@ -90,8 +100,9 @@ function modelLine() {
 /** Do what an error asks of the page as a whole; the card tells the rest. */
 function stumble({ code }) {
   if (code === "unauthorized") {
+    if (byId("key").hidden) announce(t("key_wanted"));
     byId("key").hidden = false;
-  } else if (code === "unreachable" && !looking) {
+  } else if (AWAY.includes(code) && !looking) {
     look();
     looking = setInterval(look, LOOK_AGAIN_MS);
   }
@@ -100,15 +111,18 @@ function stumble({ code }) {
 async function look() {
   if (document.hidden) return;
   const ready = await service.isReady();
+  if (!looking) return; // a later look has found it meanwhile
   byId("offline").hidden = ready;
-  byId("offline").textContent = ready ? "" : t("offline");
+  const told = ready ? "" : t("offline");
+  // Written again, it would be read out again.
+  if (byId("offline").textContent !== told) byId("offline").textContent = told;
   if (!ready) return;
   clearInterval(looking);
   looking = null;
   if (!model) await loadModel();
   const stranded = [...cards].filter(({ state, problem, rescued }) => {
     // Once by itself: a file that breaks the connection each time must not be sent for ever.
-    return state === "failed" && problem.code === "unreachable" && !rescued;
+    return state === "failed" && AWAY.includes(problem.code) && !rescued;
   });
   if (stranded.length) toast(t("online"));
   for (const card of stranded) {
@@ -119,10 +133,20 @@ async function look() {
 
 byId("key").addEventListener("submit", async (event) => {
   event.preventDefault();
-  service.setKey(byId("key-value").value.trim());
-  byId("key-value").value = "";
+  const field = byId("key-value");
+  if (!service.isKey(field.value.trim())) {
+    toast(t("key_form"));
+    return;
+  }
+  service.setKey(field.value.trim());
+  if ((await loadModel()) === "unauthorized") {
+    toast(t("key_wrong"));
+    field.select();
+    return;
+  }
+  field.value = "";
   byId("key").hidden = true;
-  await loadModel();
+  byId("choose").focus(); // the field went, and the focus with it
   for (const card of cards) {
     if (card.state === "failed" && card.problem.code === "unauthorized") enqueue(card);
   }
@@ -201,7 +225,10 @@ async function classify(card, image, signal) {
     } catch (error) {
       if (!left || !error.retryAfter || error.retryAfter > 30) throw error;
       enter(card, "busy", { seconds: error.retryAfter });
-      await new Promise((resolve) => setTimeout(resolve, 1e3 * error.retryAfter));
+      await new Promise((resolve) => {
+        setTimeout(resolve, 1e3 * error.retryAfter);
+        signal.addEventListener("abort", resolve, { once: true });
+      });
     }
   }
 }
@@ -210,6 +237,7 @@ function act(card, action) {
   if (action === "remove") remove(card);
   else if (action === "retry") {
     card.element.focus(); // the button goes, and the focus would with it
+    card.rescued = false;
     enqueue(card);
   } else {
     const text = action === "json" ? JSON.stringify(card.reply, null, 2) : service.curl(card.file.name, topK());
@@ -240,12 +268,14 @@ function drop(card) {
 async function copy(text) {
   // The clipboard's interface is there on https and localhost only; a board in the local network has neither.
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  const before = document.activeElement;
   const field = document.createElement("textarea");
   field.value = text;
   document.body.append(field);
   field.select();
   const done = document.execCommand("copy");
   field.remove();
+  before.focus(); // the field took it
   if (!done) throw new Error("copy was refused");
 }
 
@@ -271,7 +301,8 @@ for (const button of switches) {
     try {
       await words.choose(button.dataset.language);
     } catch {
-      stumble(new service.ServiceError("unreachable"));
+      if (await service.isReady()) toast(t("reload")); // its words have another address now
+      else stumble(new service.ServiceError("unreachable"));
       return;
     }
     markLanguage();
@@ -286,5 +317,5 @@ byId("photo").hidden = !matchMedia("(pointer: coarse)").matches;
 markLanguage();
 renderModel();
 intake.listen(add, toast);
-live.watch();
+live.watch(stumble);
 const modelKnown = loadModel();

@@ -41,8 +41,10 @@ export function listen(take, tell) {
 
   for (const button of document.querySelectorAll("[data-sample]")) {
     button.addEventListener("click", async () => {
-      // Its thumbnail is the image itself, so the browser has it already.
-      const blob = await (await fetch(button.querySelector("img").src)).blob();
+      // Its thumbnail is the image itself, so the browser has it already, if it keeps anything.
+      const reply = await fetch(button.querySelector("img").src).catch(() => null);
+      if (!reply?.ok) return tell(t(reply ? "reload" : "error_unreachable"));
+      const blob = await reply.blob();
       take([new File([blob], `${button.dataset.sample}.jpg`, { type: blob.type })]);
     });
   }

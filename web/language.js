@@ -24,9 +24,14 @@ export function localise(node) {
   }
 }
 
+let wanted = language;
+
 /** Switch to `chosen`, and remember it for a year.  Rejected where its words can't be fetched. */
 export async function choose(chosen) {
-  strings = await load(chosen);
+  wanted = chosen;
+  const loaded = await load(chosen);
+  if (wanted !== chosen) return; // another was chosen meanwhile
+  strings = loaded;
   language = chosen;
   root.lang = TAGS[chosen];
   // A cookie, for the service is to send the page in this language; it holds nothing else.

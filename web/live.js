@@ -74,8 +74,9 @@ async function poll() {
     // Fewer requests than before: the service was started anew, and its counters with it.
     if (last && (next.buckets.get(Infinity) ?? 0) < (last.buckets.get(Infinity) ?? 0)) snapshots = [];
     snapshots = [...snapshots.filter(({ time }) => next.time - time <= WINDOW_MS), next];
-  } catch {
-    snapshots = []; // app.js tells that the service is away; figures of before would pretend it is not
+  } catch (error) {
+    snapshots = []; // figures of before would pretend that the service is there
+    stumble(error);
   }
   render();
 }
@@ -90,8 +91,11 @@ function start() {
   }
 }
 
-/** Poll while the panel is open and the page in view. */
-export function watch() {
+let stumble;
+
+/** Poll while the panel is open and the page in view; `onError` is told why there are no figures. */
+export function watch(onError) {
+  stumble = onError;
   panel.addEventListener("toggle", start);
   document.addEventListener("visibilitychange", start);
   start();

@@ -12,10 +12,22 @@ export class ServiceError extends Error {
   }
 }
 
-export const hasKey = () => sessionStorage.getItem(KEY) !== null;
-export const setKey = (key) => sessionStorage.setItem(KEY, key);
+let key = null;
+try {
+  key = sessionStorage.getItem(KEY);
+} catch {} // a browser that keeps nothing for pages: the key lasts as long as this one
 
-const authorization = () => (hasKey() ? { Authorization: `Bearer ${sessionStorage.getItem(KEY)}` } : {});
+/** Whether `text` can be a key: what the service takes for one, and what a header can carry. */
+export const isKey = (text) => /^[!-~]+$/.test(text);
+export const hasKey = () => key !== null;
+export function setKey(text) {
+  key = text;
+  try {
+    sessionStorage.setItem(KEY, text);
+  } catch {}
+}
+
+const authorization = () => (hasKey() ? { Authorization: `Bearer ${key}` } : {});
 
 function failure(status, body, retryAfter) {
   const { code = "other", message = `HTTP ${status}` } = body?.error ?? {};
@@ -60,7 +72,8 @@ export function classify(image, { topK, signal, progress }) {
       else reject(failure(request.status, request.response, request.getResponseHeader("Retry-After")));
     };
     request.onerror = () => reject(new ServiceError("unreachable"));
-    request.ontimeout = () => reject(new ServiceError("timeout"));
+    // The service itself would have said long before that something took too long.
+    request.ontimeout = () => reject(new ServiceError("unreachable"));
     request.onabort = () => reject(signal.reason);
     signal.addEventListener("abort", () => request.abort(), { once: true });
     request.send(image);
