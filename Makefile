@@ -19,7 +19,7 @@ export PYTHONPATH := $(CURDIR)
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on
 
-# Weights that were named are built, which changes nothing where they are in the store already.
+# Weights that were named are built; where they are in the store already, they become the newest again.
 MODEL_THERE = $(if $(filter file,$(origin WEIGHTS)),compgen -G "$(BENTOML_HOME)/models/resnet18-*/latest" >/dev/null,false)
 
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11

@@ -172,6 +172,7 @@ def main(
     from model_build.samples import SamplesError
     from model_build.store import StoreError
     from model_build.weights import WeightsError, find
+    from runners.artifacts import ArtifactError
 
     wanted = _wanted(tuple(dict.fromkeys(runtimes)), precisions)
     thresholds = Thresholds(min_agreement, max_accuracy_loss, max_difference)
@@ -183,7 +184,7 @@ def main(
             + (f" enlarged to {checkpoint.upsample} in the graph" if checkpoint.upsample else "")
         )
         failures = build(checkpoint, wanted, calibration, evaluation, thresholds, console)
-    except (WeightsError, SamplesError, StoreError) as error:
+    except (WeightsError, SamplesError, StoreError, ArtifactError) as error:
         raise click.ClickException(str(error)) from None
     for name, reason in failures:
         console.print(f"[red]not registered[/] {name}: {escape(reason)}")

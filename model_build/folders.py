@@ -162,14 +162,11 @@ class Pixels:
 def _walk(path: Path) -> list[str]:
     """Names of all files and, with a closing slash, folders below ``path``; links are followed."""
     names = []
-    seen: set[tuple[int, int]] = set()
     for folder, folders, files in os.walk(path, followlinks=True):
-        status = Path(folder).stat()
-        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above, which would go round for ever
+        below = Path(folder).relative_to(path)
+        if any(Path(folder).samefile(path / above) for above in below.parents):  # a link that would go round for ever
             folders.clear()
             continue
-        seen.add((status.st_dev, status.st_ino))
-        below = Path(folder).relative_to(path)
         names += [(below / name).as_posix() + "/" for name in folders]
         names += [(below / name).as_posix() for name in files]
     return names

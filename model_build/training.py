@@ -100,7 +100,7 @@ class Training:
                 raise
             size = self.recipe.batch_size
             raise TrainingError(
-                f"--batch-size {size} does not fit the memory of {self.device}; try a smaller"
+                f"--batch-size {size} does not fit the memory of {self.device}; try a smaller one"
             ) from None
         self.history.append((loss, top1, time.perf_counter() - begun))
         self.save()

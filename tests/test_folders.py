@@ -62,6 +62,15 @@ def test_a_zip_equals_the_directory_it_was_made_of(pets: Path) -> None:
     assert [directory.read(name) for name, _ in directory.items] == [archive.read(name) for name, _ in archive.items]
 
 
+def test_links_are_followed_but_not_in_circles(pets: Path) -> None:
+    (pets / "cat" / "self").symlink_to(".")
+    (pets / "cat" / "up").symlink_to("..")
+    (pets / "puppy").symlink_to("dog")
+    found = ImageFolder.open(pets)
+    assert found.classes == ("ant", "cat", "dog", "puppy")
+    assert len(found.items) == 16
+
+
 def test_flat_images_have_no_classes(tmp_path: Path) -> None:
     for path in (root := fill(tmp_path / "flat", "b.png", "a.JPG"), zipped(root)):
         folder = ImageFolder.open(path)
