@@ -275,7 +275,7 @@ async function copy(text) {
   field.select();
   const done = document.execCommand("copy");
   field.remove();
-  before.focus(); // the field took it
+  before?.focus(); // the field took it
   if (!done) throw new Error("copy was refused");
 }
 
