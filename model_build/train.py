@@ -6,9 +6,12 @@ normalisation, the same enlargement in the graph.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -126,7 +129,7 @@ def _run(options: Options, console: Console) -> None:
     start = _start(options, folder.classes)
     if options.threads:
         torch.set_num_threads(options.threads)
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    with _alone(out), ThreadPoolExecutor(torch.get_num_threads()) as pool:
         images = _pixels(folder, start.resize, pool, console)
         rows, held = images.split(share or 0.0, options.seed)
         judged = (images, held)
@@ -228,6 +231,21 @@ def _out(options: Options) -> Path:
     if out.is_dir() or not os.access(out.parent, os.W_OK | os.X_OK):
         raise click.UsageError(f"--out {str(out)!r} can't be written: it must be a file in a writable directory")
     return out
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Let no other training write the same files meanwhile. Raises UsageError where one does already."""
+    lock = out.with_name(out.name + ".lock")
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise click.UsageError(f"--out {str(out)!r} is what another training writes just now") from None
+        try:
+            yield
+        finally:
+            lock.unlink()
 
 
 def _device(name: str) -> torch.device:

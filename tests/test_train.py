@@ -278,6 +278,20 @@ def test_a_full_disk_is_told(shapes: Path, tmpfs: Callable[[str], Path]) -> None
     assert list(disk.iterdir()) == []
 
 
+def test_two_trainings_into_one_file(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, told = tmp_path / "a.safetensors", []
+    epoch = training.Training.epoch
+
+    def meanwhile(self: Training, tick: Callable[[float, float, float], None]) -> float:
+        told.append(fails(shapes, *SCRATCH, "--epochs", 1, "--out", out))
+        return epoch(self, tick)
+
+    monkeypatch.setattr(training.Training, "epoch", meanwhile)
+    run(shapes, *SCRATCH, "--epochs", 1, "--out", out)
+    assert told == [f"--out {str(out)!r} is what another training writes just now"]
+    assert list(tmp_path.iterdir()) == [out]
+
+
 def test_a_batch_that_does_not_fit_is_told(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_memory(*_: object) -> None:
         raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
