@@ -33,7 +33,7 @@ def refusal(home: Path, **settings: str) -> tuple[int, str]:
         ({"device": "gpu"}, "RESNET18_DEVICE='gpu' can't be honoured"),
         ({"workers": "0"}, "RESNET18_WORKERS='0' can't be honoured"),
         ({"precison": "fp32"}, "RESNET18_PRECISON is not a setting"),
-        ({"precision": "fp16"}, "RESNET18_PRECISION='fp16': the store's newest onnx checkpoint has only"),
+        ({"precision": "fp16"}, "RESNET18_PRECISION='fp16': the store's newest onnx build has only"),
         ({"model": "resnet18-onnx-int8:none"}, "RESNET18_MODEL='resnet18-onnx-int8:none'"),
     ],
     ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else "",
