@@ -134,11 +134,15 @@ class Pixels:
             yield squares, self.labels[chunk]
 
     def split(self, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Images to keep and to hold back, int64: ``share`` of each class, but at least one, and never its last."""
+        """Images to keep and to hold back, int64: ``share`` of each class, but at least one, and never its last.
+
+        Copies of one file stay together: what is learned by heart would look like accuracy.
+        """
         rng, held = np.random.default_rng(seed), np.zeros(len(self.labels), bool)
         for label in np.unique(self.labels):
-            rows = rng.permutation(np.flatnonzero(self.labels == label))
-            held[rows[: min(max(round(len(rows) * share), 1), len(rows) - 1) if share else 0]] = True
+            files = rng.permutation(np.unique(self.checksums[self.labels == label]))
+            count = min(max(round(len(files) * share), 1), len(files) - 1) if share else 0
+            held |= (self.labels == label) & np.isin(self.checksums, files[:count])
         return np.flatnonzero(~held), np.flatnonzero(held)
 
     def _start(self, chunks: list[NDArray[np.int64]]) -> list[list[Future[NDArray[np.uint8]]]]:

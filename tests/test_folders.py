@@ -195,6 +195,17 @@ def test_an_image_that_changes_while_in_use(
         list(pixels.batches(np.arange(12), 4))
 
 
+def test_copies_of_an_image_are_on_one_side_of_the_split(pets: Path, pool: ThreadPoolExecutor) -> None:
+    for number in range(4):
+        for copy in range(5):
+            shutil.copy(pets / "cat" / f"{number}.png", pets / "cat" / f"{number}-{copy}.png")
+    pixels = Pixels(ImageFolder.open(pets), 8, pool)
+    for seed in range(20):
+        kept, held = pixels.split(0.3, seed)
+        assert not set(pixels.checksums[kept]) & set(pixels.checksums[held])
+        assert sorted(pixels.labels[held].tolist()) == [0] + [1] * 6 + [2]
+
+
 def test_the_split_is_stratified_and_seeded(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     names = [f"big/{number}.png" for number in range(20)] + ["one/0.png", "two/0.png", "two/1.png"]
     pixels = Pixels(ImageFolder.open(fill(tmp_path, *names)), 8, pool)
