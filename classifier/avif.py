@@ -23,6 +23,8 @@ _SEQUENCE_HEADER = 1
 # Bytes: 32 operating points of 88 bits at most, and what is before and after them.
 _MAX_HEADER = 512
 
+_Extents = tuple[tuple[int, int], ...]
+
 
 class _Numbers:
     """Big-endian numbers of ``data``; raises ValueError where it ends, or where too many were read of the file."""
@@ -75,14 +77,14 @@ def _boxes(numbers: _Numbers, begin: int, end: int) -> Iterator[tuple[bytes, int
 def _frames(numbers: _Numbers) -> Iterator[bytes]:
     """The data of each picture that may be decoded: of the AV1 items, and of each track's first."""
     data, total = numbers.data, 0
-    for extents in {tuple(extents) for extents in _places(numbers, 0, len(data))}:
+    for extents in set(_places(numbers, 0, len(data))):
         total += sum(end - begin for begin, end in extents)
         if total > _MAX_SHARED * len(data):
             raise ValueError("its frames overlap")
         yield b"".join(data[begin:end] for begin, end in extents)
 
 
-def _places(numbers: _Numbers, begin: int, end: int) -> Iterator[list[tuple[int, int]]]:
+def _places(numbers: _Numbers, begin: int, end: int) -> Iterator[_Extents]:
     """Where the data of each picture lies: in one or more stretches of the file."""
     for kind, first, last in _boxes(numbers, begin, end):
         if kind == b"meta":
@@ -93,7 +95,7 @@ def _places(numbers: _Numbers, begin: int, end: int) -> Iterator[list[tuple[int,
             yield from _first_sample(numbers, first, last)
 
 
-def _items(numbers: _Numbers, begin: int, end: int) -> Iterator[list[tuple[int, int]]]:
+def _items(numbers: _Numbers, begin: int, end: int) -> Iterator[_Extents]:
     boxes = list(_boxes(numbers, begin, end))
     wanted = {number for kind, first, last in boxes if kind == b"iinf" for number in _av1_items(numbers, first, last)}
     inside = next((first for kind, first, _ in boxes if kind == b"idat"), 0)
@@ -115,7 +117,7 @@ def _items(numbers: _Numbers, begin: int, end: int) -> Iterator[list[tuple[int, 
                 at = base + numbers.next(offset_size)
                 extents.append((at, at + numbers.next(length_size)))
             if item in wanted:
-                yield extents
+                yield tuple(extents)
 
 
 def _av1_items(numbers: _Numbers, begin: int, end: int) -> Iterator[int]:
@@ -133,7 +135,7 @@ def _av1_items(numbers: _Numbers, begin: int, end: int) -> Iterator[int]:
                 yield item
 
 
-def _first_sample(numbers: _Numbers, begin: int, end: int) -> Iterator[list[tuple[int, int]]]:
+def _first_sample(numbers: _Numbers, begin: int, end: int) -> Iterator[_Extents]:
     """A track's first picture: at the begin of its first chunk, as long as its first sample."""
     boxes = {kind: (first, last) for kind, first, last in _boxes(numbers, begin, end)}
     first, last = boxes.get(b"stsd", (0, 0))
@@ -145,7 +147,7 @@ def _first_sample(numbers: _Numbers, begin: int, end: int) -> Iterator[list[tupl
     numbers.at = boxes[b"stsz"][0] + 4
     # One length for all, or the number of lengths and then they.
     length = numbers.next(4) or (numbers.next(4) and numbers.next(4))
-    yield [(at, at + length)]
+    yield ((at, at + length),)
 
 
 def _sizes(frames: bytes, numbers: _Numbers) -> Iterator[tuple[int, int]]:

@@ -239,8 +239,8 @@ def _charts(report: dict[str, Any]) -> str:
     ]
     memory = report["memory"]
     if memory.get("points"):
-        drawn_memory = chart([Line("memory", memory["points"], 1)], _SECONDS, Axis("MB"))
-        drawn.append(_figure("The server's memory", drawn_memory))
+        line = Line("memory", memory["points"], 1)
+        drawn.append(_figure("The server's memory", chart([line], _SECONDS, Axis("MB"))))
     for title, series in report["server"].items():
         lines = [Line(name, points, colour) for colour, (name, points) in enumerate(series.items(), start=1)]
         drawn.append(_figure(f"Server: {title}", chart(lines, _SECONDS, Axis(title.rpartition(", ")[2]))))

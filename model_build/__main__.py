@@ -16,8 +16,6 @@ from rich.panel import Panel
 from classifier import manifest as manifests
 
 console = Console(stderr=False)
-# Options whose parameters have another name.
-_NAMES = {"runtimes": "runtime", "evaluation": "eval"}
 TRAIN = "Train ResNet18 on the images in DIR: one subfolder a class, or a .zip of such a directory."
 
 
@@ -160,10 +158,10 @@ def main(
     changes nothing. The exit status is 1 if fp32, or a precision named in --precisions, was not registered.
     """
     if ctx.invoked_subcommand is not None:
-        for option in ctx.params:
-            if ctx.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+        for option in ctx.command.params:
+            if ctx.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE:
                 raise click.UsageError(
-                    f"--{_NAMES.get(option, option.replace('_', '-'))} is an option of building, not of "
+                    f"{option.opts[0]} is an option of building, not of "
                     f"{ctx.invoked_subcommand}, whose own follow it: {ctx.command_path} {ctx.invoked_subcommand} --help"
                 )
         return

@@ -19,6 +19,7 @@ from rich.table import Table
 from classifier import manifest as manifests
 from classifier.manifest import Manifest
 from model_build import export, gate, samples, store
+from model_build.weights import first_line
 from runners import backends
 from runners.artifacts import newest_build, store_name
 
@@ -99,10 +100,11 @@ def build(
             except Exception as error:  # whatever a runtime raises for a GPU that is there and does not work
                 if precision != "fp16" or not _of_device(error):
                     raise
-                failure = f"the GPU can't be used: {(str(error) or type(error).__name__).splitlines()[0]}"
+                failure = f"the GPU can't be used: {first_line(error)}"
             if failure:
                 failures.append((name, failure))
-                progress.update(step, completed=1 + bool(absent) + 3 * (len(failures) + len(passed)))
+                # All three steps of what failed are over, one of what passed is to come.
+                progress.update(step, completed=2 + 3 * len(failures) + 2 * len(passed))
                 continue
             passed.append((path, replace(manifest, gate=report.body()), versions[runtime, precision], report))
             progress.advance(step)
@@ -130,8 +132,7 @@ def build(
 
 def _of_device(error: Exception) -> bool:
     """Whether it is the device's fault, not the artifact's: other artifacts must not be lost to that."""
-    lost = (backends.DeviceError, backends.DeviceLost, backends.OutOfMemory)
-    return isinstance(error, lost) or isinstance(backends.failure(error), lost)
+    return isinstance(backends.failure(error), backends.DeviceError | backends.DeviceLost | backends.OutOfMemory)
 
 
 def _samples(

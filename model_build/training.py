@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from model_build.network import Contract, from_state
+from model_build.weights import first_line
 from runners import backends
 
 if TYPE_CHECKING:
@@ -271,7 +272,6 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     except Exception as error:  # torch and safetensors raise their own for a full disk, without a common base
         temporary.unlink(missing_ok=True)
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TrainingError(
-            f"{str(path)!r} can't be written: {reason}; what was kept of the training is whole"
+            f"{str(path)!r} can't be written: {first_line(error)}; what was kept of the training is whole"
         ) from None

@@ -217,6 +217,11 @@ def _from_file(path: Path) -> Checkpoint:
     return _checkpoint(state, path.name, labels, metadata)
 
 
+def first_line(error: Exception) -> str:
+    """What ``error`` says, in a line; where it says nothing, what it is called."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 def _load(path: Path) -> dict[str, Any]:
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
@@ -230,8 +235,7 @@ def _load(path: Path) -> dict[str, Any]:
             "save just the weights: torch.save(model.state_dict(), ...) or a .safetensors"
         ) from None
     except Exception as error:  # torch raises its own, pickle's and zip's errors here, without a common base
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{path.name} can't be loaded as weights only: {reason}") from None
+        raise WeightsError(f"{path.name} can't be loaded as weights only: {first_line(error)}") from None
     for wrapper in ("state_dict", "model"):
         if isinstance(data, dict) and isinstance(data.get(wrapper), dict):
             data = data[wrapper]
