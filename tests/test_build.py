@@ -15,6 +15,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from rich.console import Console
 
 from classifier import manifest as manifests
 from classifier.settings import Settings
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from click.testing import Result
 
     from classifier.manifest import Manifest
+    from model_build.weights import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 # torch's and onnxruntime's, of their own code; a command's user is not shown them.
@@ -273,6 +275,18 @@ class TestStore:
         command("bentoml", "models", "import", str(file), home=empty_store)
         assert artifacts.open_artifact(tag).manifest == manifest
         assert artifacts.choose(Settings(precision="fp32"), "cpu") == tag
+
+
+@pytest.mark.skipif(backends.pick_device("auto", "onnx") != "cpu", reason="there is a GPU here")
+def test_a_gpu_that_does_not_work_costs_its_own_artifact_only(empty_store: Path, demo: Checkpoint) -> None:
+    from model_build.gate import Thresholds
+    from model_build.pipeline import build as build_all
+
+    pairs = [("onnx", "fp16"), ("onnx", "fp32")]
+    ((name, reason),) = build_all(demo, pairs, None, None, Thresholds(), Console(quiet=True))
+    assert name == "resnet18-onnx-fp16"
+    assert reason.startswith("the GPU can't be used: ")
+    assert [model.tag.name for model in bentoml.models.list()] == ["resnet18-onnx-fp32"]
 
 
 def test_fp16_without_a_gpu_is_told_in_a_sentence(store: Path) -> None:
