@@ -13,7 +13,7 @@ from starlette.routing import Route
 from classifier import settings as _settings
 from classifier.errors import ClassifierError
 from runners import artifacts, backends, runner
-from serving import dedicated, door, replies, schema, supervisor
+from serving import dedicated, door, parameters, replies, schema, supervisor
 from serving.classify import Classifier
 from serving.edge import EdgeService, Lane, refuse
 from serving.metrics import RequestMetrics
@@ -39,17 +39,22 @@ if placement == "auto":
 inline = placement == "inline"
 
 
-async def _model(_: Request) -> Response:
+async def _model(request: Request) -> Response:
     """``GET /model``: what is served, where, and how accurate it was found to be."""
     try:
+        parameters.check_query(request)
         return replies.json_response(await bentoml.get_current_service().describe())
     except ClassifierError as error:
         return replies.error_response(error)
 
 
-async def _labels(_: Request) -> Response:
+async def _labels(request: Request) -> Response:
     """``GET /labels``: the names of all classes, in class order."""
-    return replies.json_response(bentoml.get_current_service().labels())
+    try:
+        parameters.check_query(request)
+        return replies.json_response(bentoml.get_current_service().labels())
+    except ClassifierError as error:
+        return replies.error_response(error)
 
 
 @bentoml.service(
