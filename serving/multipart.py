@@ -178,7 +178,7 @@ class Form:
         content = b"".join(self._chunks)
         if not self._is_file:
             self.fields.setdefault(self._field, []).append(content.decode("utf-8", "replace"))
-        elif not self._named and (text := text_of(content)):
+        elif not self._named and (text := text_of(content)) is not None:
             raise ClassifierError(
                 "invalid_parameter",
                 f"field {self._field!r} holds the text {text!r} in the place of a file; URLs and paths are never "
@@ -191,14 +191,14 @@ class Form:
         self._complete = True
 
 
-def text_of(content: bytes) -> str:
-    """The beginning of ``content`` where it is text, else nothing."""
+def text_of(content: bytes) -> str | None:
+    """The beginning of ``content`` where it is text, which nothing at all is, too; else None."""
     if pixels.sniff(content) is not None:
-        return ""
+        return None
     text = content[:_HEAD].decode("utf-8", "replace")
     if len(content) > _HEAD:
         text = text.rstrip("\ufffd")  # a character may have been cut
-    return text if "\ufffd" not in text and text.translate(_BLANKS).isprintable() else ""
+    return text if "\ufffd" not in text and text.translate(_BLANKS).isprintable() else None
 
 
 _BLANKS = dict.fromkeys(map(ord, "\r\n\t"), " ")

@@ -146,10 +146,11 @@ def _check_raw(data: bytes, media_type: str, name: str) -> None:
         how = f"curl --data-binary @photo.jpg, or as a file field {name!r}: curl -F {name}=@photo.jpg"
         if not data:
             raise ClassifierError("bad_request", f"the body is empty; send the image itself, as by {how}")
-        text = text_of(data)[:_SHOWN]
+        text = text_of(data)
+        shown = data[:8] if text is None else text[:_SHOWN]
         raise ClassifierError(
             "unsupported_media_type",
-            f"the body begins with {text or data[:8]!r} and is no image that this service reads; URLs and paths are "
+            f"the body begins with {shown!r} and is no image that this service reads; URLs and paths are "
             f"never fetched: send the image itself, as by {how}",
             allowed=list(pixels.FORMATS),
         )

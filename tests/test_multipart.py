@@ -92,7 +92,7 @@ def test_the_field_of_files_holds_a_file_whatever_it_is_called(disposition: str)
     assert parse(part(disposition, IMAGE) + END).images == [IMAGE]
 
 
-@pytest.mark.parametrize("content", [b"\x00\x01\x02 no image", b"\xff\xfeabc", b""])
+@pytest.mark.parametrize("content", [b"\x00\x01\x02 no image", b"\xff\xfeabc"])
 def test_what_is_no_text_is_a_file_too(content: bytes) -> None:
     """Decoding tells what is wrong with it."""
     assert parse(part('name="image"', content) + END).images == [content]
@@ -107,6 +107,11 @@ def test_text_in_its_place_is_quoted(value: str, name: str) -> None:
     assert value[:30] in told
     assert f"{name!r}" in told
     assert "never fetched" in told
+
+
+def test_no_text_at_all_is_no_file() -> None:
+    assert "the text ''" in refusal(part('name="images"', b"") + END, "invalid_parameter", name="images")
+    assert parse(part('name="images"; filename="a"', b"") + END, name="images").images == [b""]
 
 
 def test_a_file_that_holds_text_is_left_to_decoding() -> None:
