@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,7 +14,7 @@ from starlette.routing import Route
 from classifier import settings as _settings
 from classifier.errors import ClassifierError
 from runners import artifacts, backends, runner
-from serving import dedicated, door, replies, schema, supervisor
+from serving import dedicated, door, openapi, parameters, replies, schema, supervisor
 from serving.classify import Classifier
 from serving.edge import EdgeService, Lane, refuse
 from serving.metrics import RequestMetrics
@@ -30,7 +31,7 @@ try:
     settings = _settings.load()
     device = backends.pick_device(settings.device, settings.runtime)
     tag = artifacts.choose(settings, device, bento=Path(__file__).resolve().parents[1] / "bento.yaml")
-    guard = door.build(settings)
+    guard, keyed = door.build(settings), bool(door.known_keys(settings))
 except (_settings.SettingsError, artifacts.ArtifactError, backends.DeviceError) as error:
     raise SystemExit(f"resnet18: {error}") from None
 placement = settings.placement
@@ -39,17 +40,22 @@ if placement == "auto":
 inline = placement == "inline"
 
 
-async def _model(_: Request) -> Response:
+async def _model(request: Request) -> Response:
     """``GET /model``: what is served, where, and how accurate it was found to be."""
     try:
+        parameters.check_query(request)
         return replies.json_response(await bentoml.get_current_service().describe())
     except ClassifierError as error:
         return replies.error_response(error)
 
 
-async def _labels(_: Request) -> Response:
+async def _labels(request: Request) -> Response:
     """``GET /labels``: the names of all classes, in class order."""
-    return replies.json_response(bentoml.get_current_service().labels())
+    try:
+        parameters.check_query(request)
+        return replies.json_response(bentoml.get_current_service().labels())
+    except ClassifierError as error:
+        return replies.error_response(error)
 
 
 @bentoml.service(
@@ -87,6 +93,12 @@ class ResNet18:
         if weights == "demo":
             names = ", ".join(manifest.labels.en)
             logger.warning("these are DEMO weights: everything is one of %s; make model WEIGHTS=imagenet", names)
+
+    @staticmethod
+    @functools.cache
+    def describe_api() -> Any:
+        """The OpenAPI document."""
+        return openapi.document(settings, len(artifacts.open_artifact(tag).manifest.labels), keyed)
 
     @bentoml.on_deployment
     def check() -> None:

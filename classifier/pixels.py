@@ -2,9 +2,10 @@
 
 The geometry is torchvision's ``Resize(resize, antialias=True)`` then ``CenterCrop(size)``, computed in one resampling
 of just the part that is kept, after a JPEG has been decoded at the smallest of its scales that holds it twice over.
-Where an image is not 8-bit RGB, the rule is: CMYK and YCbCr by Pillow's conversion; grey is repeated; 16-bit samples
-keep their high byte; 32-bit integers and floats are clipped to 0..65535 and 0..255; palette and alpha are composed
-over white; animations give their first frame; EXIF orientation is applied.
+Where an image is not 8-bit RGB, the rule is: CMYK and YCbCr by Pillow's conversion; grey is repeated; a PNG's 16-bit
+samples keep their high byte; a TIFF's of more than 8 bits, its signed ones and its floats are scaled by what the file
+tells of them, or refused (classifier/depth.py); palette and alpha are composed over white; animations give their first
+frame; EXIF orientation is applied.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from PIL import (  # noqa: F401
     WebPImagePlugin,
 )
 
-from classifier import avif
+from classifier import avif, depth
 from classifier.errors import ClassifierError
 
 if TYPE_CHECKING:
@@ -230,14 +231,13 @@ def _orientation(image: Image.Image) -> tuple[bool, bool, bool]:
 
 def _opaque(image: Image.Image) -> Image.Image:
     """``image`` as RGB or L with nothing transparent."""
+    image = depth.eight_bits(image)
     if image.mode in ("RGB", "L") and "transparency" not in image.info:
         return image
     if image.mode == "P":
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     elif image.mode in ("RGB", "L", "1") and "transparency" in image.info:
         image = image.convert("RGBA")
-    elif image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_eight_bits(np.asarray(image), image.mode))
     if image.mode in _ALPHA:
         # Half the memory of alpha_composite(), which wants both of its images and a third in RGBA.
         image = image if image.mode == "RGBA" else image.convert("RGBA")
@@ -245,11 +245,3 @@ def _opaque(image: Image.Image) -> Image.Image:
         white.paste(image, mask=image)
         return white
     return image.convert("RGB")
-
-
-def _eight_bits(samples: NDArray[np.generic], mode: str) -> NDArray[np.uint8]:
-    if mode == "F":
-        grey: NDArray[np.uint8] = np.nan_to_num(samples, posinf=255, neginf=0).clip(0, 255).astype(np.uint8)
-        return grey
-    high: NDArray[np.uint8] = (samples.clip(0, 65535) >> 8).astype(np.uint8)
-    return high

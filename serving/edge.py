@@ -62,9 +62,15 @@ class EdgeService(Service[Any]):
     """A BentoML service whose application is wrapped in Edge.
 
     Its class may have ``lanes``: a dict of paths whose POST requests skip BentoML's layers, and what answers them;
-    ``guarded_by``: what puts a door around all that a request meets, or None; and ``settings``, by which the HTTP
-    protocol itself is bounded.
+    ``guarded_by``: what puts a door around all that a request meets, or None; ``settings``, by which the HTTP
+    protocol itself is bounded; and ``describe_api``, which gives the OpenAPI document.
     """
+
+    @property
+    def openapi_spec(self) -> Any:
+        """What ``/docs.json`` answers, and a bento's ``apis/openapi.yaml`` holds."""
+        describe = getattr(self.inner, "describe_api", None)
+        return super().openapi_spec if describe is None else describe()
 
     def to_asgi(self, is_main: bool = True) -> Any:
         """The wrapped ASGI application."""

@@ -340,20 +340,6 @@ class TestModes:
         assert two(png16(6, (200 << 8, 100 << 8, 0, 51 << 8), (10 << 8, 20 << 8, 30 << 8, 0xFFFF))) == expected
         assert two(png16(4, (100 << 8, 51 << 8), (100 << 8, 0xFFFF))) == ([224, 224, 224], [100, 100, 100])
 
-    @pytest.mark.parametrize(("value", "grey"), [(0x80FF, 128), (70_000, 255), (-5, 0), (255, 0)])
-    def test_32_bit_integers_are_clipped_to_16(self, value: int, grey: int) -> None:
-        data = encode(samples(np.int32, value, 0), "TIFF")
-        assert Image.open(io.BytesIO(data)).mode == "I"
-        assert two(data) == ([grey] * 3, [0, 0, 0])
-
-    @pytest.mark.parametrize(
-        ("value", "grey"), [(100.7, 100), (1e30, 255), (-3, 0), (np.nan, 0), (np.inf, 255), (-np.inf, 0)]
-    )
-    def test_floats_are_clipped_to_8(self, value: float, grey: int) -> None:
-        data = encode(samples(np.float32, value, 9), "TIFF")
-        assert Image.open(io.BytesIO(data)).mode == "F"
-        assert two(data) == ([grey] * 3, [9, 9, 9])
-
     @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
     def test_first_frame_of_several(self, kind: str) -> None:
         frames = [Image.new("RGB", (16, 16), colour) for colour in ((255, 0, 0), (0, 0, 255), (0, 255, 0))]

@@ -324,10 +324,10 @@ def test_413_for_too_many_images(server: Server, jpeg: bytes) -> None:
     assert check_error(response, 413, "too_many_images")["limit"] == 1
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/json", "application/x-www-form-urlencoded", ""])
+@pytest.mark.parametrize("kind", ["text/plain", "application/json", "multipart/mixed; boundary=b", "message/rfc822"])
 def test_415_for_the_content_type(server: Server, jpeg: bytes, kind: str) -> None:
     response = server.client.post("/classify", content=jpeg, headers={"content-type": kind})
-    check_error(response, 415, "unsupported_media_type", repr(kind), "multipart/form-data")
+    check_error(response, 415, "unsupported_media_type", repr(kind.split(";")[0]), "multipart/form-data")
 
 
 def test_415_for_what_is_no_image(server: Server) -> None:
