@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -166,6 +167,7 @@ def main(
                 )
         return
     from model_build.gate import Thresholds
+    from model_build.label_text import LabelsError
     from model_build.pipeline import build
     from model_build.samples import SamplesError
     from model_build.store import StoreError
@@ -175,14 +177,15 @@ def main(
     wanted = _wanted(tuple(dict.fromkeys(runtimes)), precisions)
     thresholds = Thresholds(min_agreement, max_accuracy_loss, max_difference)
     try:
-        checkpoint = find(weights, labels=labels, size=size, resize=resize, notice=_notice)
+        tell = partial(console.print, markup=False, highlight=False)
+        checkpoint = find(weights, labels=labels, size=size, resize=resize, notice=_notice, tell=tell)
         console.print(
             f"[bold]{escape(checkpoint.origin)}[/] weights {checkpoint.digest[:12]}: {checkpoint.classes} classes, "
             f"{checkpoint.size} px"
             + (f" enlarged to {checkpoint.upsample} in the graph" if checkpoint.upsample else "")
         )
         failures = build(checkpoint, wanted, calibration, evaluation, thresholds, console)
-    except (WeightsError, SamplesError, StoreError, ArtifactError) as error:
+    except (WeightsError, LabelsError, SamplesError, StoreError, ArtifactError) as error:
         raise click.ClickException(str(error)) from None
     for name, reason in failures:
         console.print(f"[red]not registered[/] {name}: {escape(reason)}")

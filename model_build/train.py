@@ -27,6 +27,8 @@ from rich.table import Table
 from classifier.labels import Labels
 from model_build import weights
 from model_build.folders import FolderError, ImageFolder, Pixels
+from model_build.label_text import LabelsError
+from model_build.labels import read_labels
 from model_build.network import IMAGENET_MEAN, IMAGENET_STD, resnet18
 from model_build.training import HEAD_LR, SCRATCH_LR, TUNING_LR, Recipe, Training, TrainingError
 from model_build.weights import Checkpoint, WeightsError
@@ -116,7 +118,7 @@ def train(**given: Any) -> None:
         _run(Options(**given), Console())
     except (FolderError, WeightsError) as error:
         raise click.ClickException(str(error).replace("--weights", "--init")) from None
-    except TrainingError as error:
+    except (LabelsError, TrainingError) as error:
         raise click.ClickException(str(error)) from None
 
 
@@ -202,7 +204,7 @@ def _start(options: Options, classes: tuple[str, ...]) -> Checkpoint:
         raise click.UsageError(f"--frozen needs weights to start from, and --init {options.init} gave none")
     labels = checkpoint.labels if checkpoint.labels.en == classes else Labels(classes)
     if options.labels:
-        labels = weights.read_labels(options.labels)
+        labels = read_labels(options.labels, len(classes), known=classes, notice=click.echo)
     if len(labels.en) != len(classes):
         raise click.UsageError(
             f"--labels {str(options.labels)!r} holds {len(labels.en)} names, but DIR has {len(classes)} class folders: "
