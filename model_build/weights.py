@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import pickle
 import re
 import shutil
 import socket
-import tempfile
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from classifier.labels import Labels
+from model_build import scratch
 from model_build.label_text import LabelsError
 from model_build.labels import from_extras, read_labels
 from model_build.network import IMAGENET_MEAN, IMAGENET_STD, import_torchvision, resnet18
@@ -30,6 +29,7 @@ DEMO_FILE = ASSETS / "resnet18-cifar10.safetensors"
 IMAGENET_LABELS = ASSETS / "labels-imagenet.json"
 DEMO_LABELS = ASSETS / "labels-cifar10.json"
 HUB_TIMEOUT_S = 20.0
+HUB_IDLE_S = 600.0
 
 
 class WeightsError(Exception):
@@ -136,17 +136,14 @@ def _download(url: str, path: Path, prefix: str) -> None:
     socket.setdefaulttimeout(HUB_TIMEOUT_S)  # torch.hub passes none, and a silent hub would hang the build
     try:
         # First aside, so that a machine that reaches no hub gets no empty cache folder in its home.
-        with tempfile.TemporaryDirectory(prefix="resnet18-hub-") as aside:
-            file = Path(aside) / path.name
+        with scratch.folder("resnet18-hub-") as aside:
+            file = aside / path.name
             torch.hub.download_url_to_file(url, str(file), hash_prefix=prefix, progress=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             # Another build must not see half of it, nor this one if it is killed.
-            beside = path.with_name(f".{path.name}.{os.getpid()}")
-            try:
-                shutil.copyfile(file, beside)
-                beside.replace(path)
-            finally:
-                beside.unlink(missing_ok=True)
+            with scratch.folder(".resnet18-hub-", path.parent, HUB_IDLE_S) as beside:
+                shutil.copyfile(file, beside / path.name)
+                (beside / path.name).replace(path)
     # OSError: no hub; HTTPException and ValueError: something that is none; RuntimeError: another hash than ours.
     except (OSError, HTTPException, ValueError, RuntimeError) as error:
         raise WeightsError(

@@ -166,7 +166,7 @@ OF_TWO = "2 names have the indexes 0 to 1, each once"
     ("name", "content", "message"),
     [
         # indexes
-        ("l.csv", "id,name\n1,ant\n2,bee", "column 'id': index 0 is missing, 2 is out of range (they begin at 1); 2 names"),
+        ("l.csv", "id,name\n1,ant\n2,bee", "column 'id': index 0 is missing, 2 is out of range (they begin at 1);"),
         ("l.csv", "id,name\n0,ant\n0,bee", f"column 'id': index 0 occurs twice; {OF_TWO}"),
         ("l.csv", "id,name\n0.0,ant\n1.0,bee", f"column 'id': '0.0' is no index; {OF_TWO}"),
         ("l.csv", "0,ant\n2,bee", "column 1 should be the index, but index 1 is missing, 2 is out of range"),
@@ -179,7 +179,7 @@ OF_TWO = "2 names have the indexes 0 to 1, each once"
         ("l.json", '{"ant": 0, "ant": 1}', "the key 'ant' occurs twice"),
         ("l.yaml", "ant: 0\nant: 1", "the key 'ant' occurs twice"),
         ("l.json", '{"0": "1", "1": "0"}', "holds numbers for names and for indexes"),
-        ("l.json", '{"id2label": {"0": "a", "1": "b"}, "label2id": {"b": 0, "a": 1}}', "'id2label' and 'label2id' hold"),
+        ("l.json", '{"id2label": {"0": "a", "1": "b"}, "label2id": {"b": 0, "a": 1}}', "'id2label' and 'label2id'"),
         # columns
         ("l.csv", "crane, bird\nfox, red", "has 2 columns ('crane, bird'), and none is called as names are"),
         ("l.csv", "crane, bird\nfox", "has 2 columns in line 1 and 1 in line 2 ('fox'); put quotes around a name"),
