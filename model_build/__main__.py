@@ -66,7 +66,10 @@ class _Group(click.Group):
 @click.option(
     "--labels",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help=('Class names in class order: one a line, or JSON {"en": [...], "zh": [...]}.'),
+    help=(
+        "Class names: one a line, CSV or TSV, YAML, or JSON such as class_indices.json, index_to_name.json or "
+        '{"en": [...], "zh": [...]}. In class order, unless each has an index.'
+    ),
 )
 @click.option(
     "--size",
@@ -99,14 +102,17 @@ class _Group(click.Group):
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path, exists=True),
-    help=("Directory or .zip of images to calibrate int8 on.  [default: crops of scikit-image's photographs]"),
+    help=(
+        "Directory or .zip of images to calibrate int8 on; of train and val, train.  [default: crops of scikit-image's photographs]"
+    ),
 )
 @click.option(
     "--eval",
     "evaluation",
     type=click.Path(path_type=Path, exists=True),
     help=(
-        "Directory or .zip of images for the accuracy gate; folders named after the labels give accuracies too.  "
+        "Directory or .zip of images for the accuracy gate; folders named after the labels give accuracies too. Of "
+        "folders train, val and test, val is taken.  "
         "[default: crops of photographs held out from calibration]"
     ),
 )

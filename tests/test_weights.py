@@ -6,9 +6,12 @@ import gc
 import hashlib
 import http.server
 import json
+import os
 import pickle
 import socket
+import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from classifier.labels import Labels
-from model_build import weights
+from model_build import scratch, weights
 from model_build.label_text import LabelsError
 from model_build.network import IMAGENET_MEAN, IMAGENET_STD, import_torchvision, resnet18
 from model_build.weights import WeightsError, find
@@ -411,10 +414,20 @@ class TestImagenet:
         imagenet: Path,
         hub: Hub,
         thousand: bytes,
+        tmp_path: Path,
     ) -> None:
         name, hub.content = named_by_hash(thousand), thousand
         point_at(monkeypatch, f"http://127.0.0.1:{hub.server_address[1]}/{name}")
+        # What a killed build has left: in its folder of temporary files, and while it copied the file into the cache.
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        left = [tmp_path / "resnet18-hub-abcdefgh", imagenet.parent / ".resnet18-hub-abcdefgh"]
+        for folder in left:
+            folder.mkdir(parents=True)
+            (folder / scratch.MARK).touch()
+            os.utime(folder, (time.time() - 3600,) * 2)
         assert find("imagenet").classes == 1000
+        assert not any(folder.exists() for folder in left)
+        assert [path.name for path in imagenet.parent.iterdir()] == [name]
         assert (imagenet.parent / name).read_bytes() == thousand
         assert "100" in capfd.readouterr().err
         hub.content = None
