@@ -103,7 +103,8 @@ class _Group(click.Group):
     "--calibration",
     type=click.Path(path_type=Path, exists=True),
     help=(
-        "Directory or .zip of images to calibrate int8 on; of train and val, train.  [default: crops of scikit-image's photographs]"
+        "Directory or .zip of images to calibrate int8 on; of folders train and val, train is taken.  "
+        "[default: crops of scikit-image's photographs]"
     ),
 )
 @click.option(
