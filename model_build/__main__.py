@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -65,7 +66,10 @@ class _Group(click.Group):
 @click.option(
     "--labels",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help=('Class names in class order: one a line, or JSON {"en": [...], "zh": [...]}.'),
+    help=(
+        "Class names: one a line, CSV or TSV, YAML, or JSON such as class_indices.json, index_to_name.json or "
+        '{"en": [...], "zh": [...]}. In class order, unless each has an index.'
+    ),
 )
 @click.option(
     "--size",
@@ -98,14 +102,18 @@ class _Group(click.Group):
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path, exists=True),
-    help=("Directory or .zip of images to calibrate int8 on.  [default: crops of scikit-image's photographs]"),
+    help=(
+        "Directory or .zip of images to calibrate int8 on; of folders train and val, train is taken.  "
+        "[default: crops of scikit-image's photographs]"
+    ),
 )
 @click.option(
     "--eval",
     "evaluation",
     type=click.Path(path_type=Path, exists=True),
     help=(
-        "Directory or .zip of images for the accuracy gate; folders named after the labels give accuracies too.  "
+        "Directory or .zip of images for the accuracy gate; folders named after the labels give accuracies too. Of "
+        "folders train, val and test, val is taken.  "
         "[default: crops of photographs held out from calibration]"
     ),
 )
@@ -166,6 +174,7 @@ def main(
                 )
         return
     from model_build.gate import Thresholds
+    from model_build.label_text import LabelsError
     from model_build.pipeline import build
     from model_build.samples import SamplesError
     from model_build.store import StoreError
@@ -175,14 +184,15 @@ def main(
     wanted = _wanted(tuple(dict.fromkeys(runtimes)), precisions)
     thresholds = Thresholds(min_agreement, max_accuracy_loss, max_difference)
     try:
-        checkpoint = find(weights, labels=labels, size=size, resize=resize, notice=_notice)
+        tell = partial(console.print, markup=False, highlight=False)
+        checkpoint = find(weights, labels=labels, size=size, resize=resize, notice=_notice, tell=tell)
         console.print(
             f"[bold]{escape(checkpoint.origin)}[/] weights {checkpoint.digest[:12]}: {checkpoint.classes} classes, "
             f"{checkpoint.size} px"
             + (f" enlarged to {checkpoint.upsample} in the graph" if checkpoint.upsample else "")
         )
         failures = build(checkpoint, wanted, calibration, evaluation, thresholds, console)
-    except (WeightsError, SamplesError, StoreError, ArtifactError) as error:
+    except (WeightsError, LabelsError, SamplesError, StoreError, ArtifactError) as error:
         raise click.ClickException(str(error)) from None
     for name, reason in failures:
         console.print(f"[red]not registered[/] {name}: {escape(reason)}")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import os
 import pickle
 import re
 import shutil
 import socket
-import tempfile
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
@@ -19,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from classifier.labels import Labels
+from model_build import scratch
+from model_build.label_text import LabelsError
+from model_build.labels import from_extras, read_labels
 from model_build.network import IMAGENET_MEAN, IMAGENET_STD, import_torchvision, resnet18
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ DEMO_FILE = ASSETS / "resnet18-cifar10.safetensors"
 IMAGENET_LABELS = ASSETS / "labels-imagenet.json"
 DEMO_LABELS = ASSETS / "labels-cifar10.json"
 HUB_TIMEOUT_S = 20.0
+HUB_IDLE_S = 600.0
 
 
 class WeightsError(Exception):
@@ -67,11 +68,12 @@ def find(
     size: int | None = None,
     resize: int | None = None,
     notice: Callable[[str], None] = print,
+    tell: Callable[[str], None] = print,
 ) -> Checkpoint:
     """The checkpoint that ``weights`` names: ``auto``, ``imagenet``, ``demo`` or a path.
 
-    ``auto`` is ImageNet's where they can be had, else the demo, told through ``notice``.
-    Raises WeightsError.
+    ``auto`` is ImageNet's where they can be had, else the demo, told through ``notice``; ``tell`` is told how the file
+    ``labels`` was read. Raises WeightsError, or LabelsError for that file.
     """
     if weights == "auto":
         try:
@@ -86,7 +88,9 @@ def find(
     else:
         checkpoint = _from_file(Path(weights))
     if labels is not None:
-        checkpoint = replace(checkpoint, labels=read_labels(labels))
+        checkpoint = replace(
+            checkpoint, labels=read_labels(labels, checkpoint.classes, known=checkpoint.labels.en, notice=tell)
+        )
     if len(checkpoint.labels.en) != checkpoint.classes:
         raise WeightsError(
             f"{labels or checkpoint.origin} holds {len(checkpoint.labels.en)} labels, but the checkpoint has "
@@ -105,36 +109,6 @@ def find(
 def default_resize(size: int) -> int:
     """The shorter side before the crop: ImageNet's 256/224 for photographs, the whole image for tiny inputs."""
     return round(size * 256 / 224) if size >= 64 else size
-
-
-def read_labels(path: Path) -> Labels:
-    """Labels from a file: one a line, a JSON list, or a JSON object with ``en`` and, optionally, ``zh``."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise WeightsError(f"labels file {str(path)!r} can't be read as UTF-8 text: {error}") from None
-    try:
-        if path.suffix.lower() != ".json":
-            return Labels(tuple(line.strip() for line in text.splitlines() if line.strip()))
-        return parse_labels(text)
-    except ValueError as error:
-        raise WeightsError(f"labels file {str(path)!r}: {error}") from None
-
-
-def parse_labels(text: str) -> Labels:
-    """Labels from JSON text: a list of names, or an object with ``en`` and optionally ``zh``. Raises ValueError."""
-    data = json.loads(text)
-    if isinstance(data, list):
-        data = {"en": data}
-    if not isinstance(data, dict) or "en" not in data:
-        raise ValueError("expected a list of names, or an object with 'en' and optionally 'zh'")
-    lists = {}
-    for language in ("en", "zh"):
-        names = data.get(language)
-        if names is not None and not (isinstance(names, list) and all(isinstance(n, str) and n for n in names)):
-            raise ValueError(f"{language!r} must be a list of non-empty strings")
-        lists[language] = tuple(names) if names is not None else None
-    return Labels(lists["en"] or (), lists["zh"])
 
 
 def _imagenet() -> Checkpoint:
@@ -162,17 +136,14 @@ def _download(url: str, path: Path, prefix: str) -> None:
     socket.setdefaulttimeout(HUB_TIMEOUT_S)  # torch.hub passes none, and a silent hub would hang the build
     try:
         # First aside, so that a machine that reaches no hub gets no empty cache folder in its home.
-        with tempfile.TemporaryDirectory(prefix="resnet18-hub-") as aside:
-            file = Path(aside) / path.name
+        with scratch.folder("resnet18-hub-") as aside:
+            file = aside / path.name
             torch.hub.download_url_to_file(url, str(file), hash_prefix=prefix, progress=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             # Another build must not see half of it, nor this one if it is killed.
-            beside = path.with_name(f".{path.name}.{os.getpid()}")
-            try:
-                shutil.copyfile(file, beside)
-                beside.replace(path)
-            finally:
-                beside.unlink(missing_ok=True)
+            with scratch.folder(".resnet18-hub-", path.parent, HUB_IDLE_S) as beside:
+                shutil.copyfile(file, beside / path.name)
+                (beside / path.name).replace(path)
     # OSError: no hub; HTTPException and ValueError: something that is none; RuntimeError: another hash than ours.
     except (OSError, HTTPException, ValueError, RuntimeError) as error:
         raise WeightsError(
@@ -205,14 +176,13 @@ def _from_file(path: Path) -> Checkpoint:
         raise WeightsError(f"--weights {path.name!r}: the suffix must be .pth, .pt or .safetensors")
     state = _fitting(state, path.name)
     classes = state["fc.weight"].shape[0]
-    if "labels" in metadata:
-        try:
-            labels = parse_labels(metadata["labels"])
-        except ValueError as error:
-            raise WeightsError(f"{path.name}: the labels in its metadata can't be used: {error}") from None
-    elif classes == 1000:
+    try:
+        labels = from_extras(metadata, classes)
+    except LabelsError as error:
+        raise WeightsError(f"{path.name}: {error}") from None
+    if labels is None and classes == 1000:
         labels = read_labels(IMAGENET_LABELS)
-    else:
+    elif labels is None:
         labels = Labels(tuple(f"class {index}" for index in range(classes)))
     return _checkpoint(state, path.name, labels, metadata)
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from rich.console import Console
 
 from classifier import manifest as manifests
 from classifier.settings import Settings
+from model_build import scratch
 from model_build.__main__ import main
 from model_build.network import resnet18
 from model_build.store import register
@@ -120,6 +122,17 @@ class TestWords:
         assert "a.png" in words(result)
         assert "Traceback" not in result.output
 
+    def test_what_a_killed_build_left_is_cleared(
+        self, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        left = tmp_path / "resnet18-build-abcdefgh"
+        left.mkdir()
+        (left / scratch.MARK).touch()
+        (tmp_path / "set").mkdir()
+        assert build("--weights", "demo", "--eval", str(tmp_path / "set")).exit_code == 1
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["bentoml", "set"]
+
 
 class TestOwnCheckpoint:
     """A user's .pth of three classes, judged on labelled images."""
@@ -143,6 +156,7 @@ class TestOwnCheckpoint:
         result = build(*arguments)
         assert result.exit_code == 0, result.output
         (model,) = bentoml.models.list()
+        assert "names.json: 3 names, in the order of the list 'en'" in words(result)
         for text in ("3 classes, 32 px", "judged on 9 images (eval)", "top-1 / top-5", "100.00%", str(model.tag)):
             assert text in words(result)
         artifact = artifacts.open_artifact(str(model.tag))
@@ -163,7 +177,7 @@ class TestOwnCheckpoint:
         assert again.exit_code == 0
         assert f"unchanged {model.tag}" in words(again)
         assert [str(item.tag) for item in bentoml.models.list()] == [str(model.tag)]
-        assert result.output.splitlines()[0].startswith("flowers[best].pth weights ")
+        assert result.output.splitlines()[1].startswith("flowers[best].pth weights ")
 
 
 class TestGate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import stat
 import warnings
@@ -16,7 +17,8 @@ import pytest
 from PIL import Image
 
 from model_build import folders
-from model_build.folders import FolderError, ImageFolder, Pixels
+from model_build.folders import ImageFolder, Pixels
+from model_build.listing import FolderError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,13 +100,48 @@ def test_refused_sets(tmp_path: Path, as_zip: bool) -> None:
     (hollow / "owl").mkdir()
     nothing = tmp_path / "nothing"
     (nothing / "cat").mkdir(parents=True)
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0"
+    apple, half = tmp_path / "apple", fill(tmp_path / "half", "cat/1.png")
+    for path in (apple / "cat" / "1.heic", apple / "cat" / "2.heic", half / "dog" / "1.heic"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(heic)
+    (half / "dog" / "1.txt").write_text("a dog")
+    bell, blank = (fill(tmp_path / name, f"{name}/1.png", "dog/1.png") for name in ("c\x07t", " "))
     for root, message in (
         (mixed, r"image 'stray\.png' lies beside the class folders"),
         (hollow, r"class folder 'owl' holds no images"),
-        (nothing, r"holds no images \(\.avif, \.bmp, "),
+        (apple, r"holds no images \(JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF\); found 2 HEIC"),
+        (half, r"class folder 'dog' holds no images, but 1 HEIC, 1 text"),
+        (bell, r"the class folder 'c\\x07t' has U\+0007 in its name; rename it"),
+        (blank, r"the name of the class folder ' ' is blank; rename it"),
+        (nothing, r"holds no images \(JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF\)$"),
     ):
         with pytest.raises(FolderError, match=message):
             ImageFolder.open(zipped(root) if as_zip else root)
+
+
+def test_a_zip_whose_class_names_are_of_some_code_page(tmp_path: Path) -> None:
+    path = tmp_path / "old.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("xx/1.png", "ant/1.png"):
+            archive.writestr(name, png(1))
+    path.write_bytes(path.read_bytes().replace(b"xx/", "狗/".encode("gbk")))
+    with pytest.raises(FolderError, match=r"the class folder .* is not UTF-8; make the zip anew with UTF-8 names"):
+        ImageFolder.open(path)
+
+
+def test_what_is_no_image_is_counted(pets: Path) -> None:
+    (pets / "cat" / "notes").write_text("about cats")
+    (pets / "@eaDir" / "dog").mkdir(parents=True)
+    for path in (pets, zipped(pets)):
+        folder = ImageFolder.open(path)
+        assert (folder.classes, len(folder.items), folder.skipped) == (("ant", "cat", "dog"), 12, "1 text")
+
+
+def test_a_named_pipe_is_not_waited_for(pets: Path) -> None:
+    os.mkfifo(pets / "cat" / "pipe.jpg")
+    with pytest.raises(OSError, match="it is no plain file"):
+        ImageFolder.open(pets).read("cat/pipe.jpg")
 
 
 def test_neither_directory_nor_zip(tmp_path: Path) -> None:
