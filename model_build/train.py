@@ -25,9 +25,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from classifier.labels import Labels
+from classifier.preprocessing import Preprocessing
 from model_build import weights
 from model_build.folders import FolderError, ImageFolder, Pixels
-from model_build.network import IMAGENET_MEAN, IMAGENET_STD, resnet18
+from model_build.network import resnet18
+from model_build.preprocessing import Given, default_resize, resolve
 from model_build.training import HEAD_LR, SCRATCH_LR, TUNING_LR, Recipe, Training, TrainingError
 from model_build.weights import Checkpoint, WeightsError
 
@@ -130,11 +132,11 @@ def _run(options: Options, console: Console) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     with _alone(out), ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        images = _pixels(folder, start.resize, pool, console)
+        images = _pixels(folder, start.preprocessing, pool, console)
         rows, held = images.split(share or 0.0, options.seed)
         judged = (images, held)
         if others:
-            pixels = _pixels(others, start.resize, pool, console)
+            pixels = _pixels(others, start.preprocessing, pool, console)
             judged = (pixels, np.arange(len(pixels.labels)))
             if common := len(np.intersect1d(pixels.checksums, images.checksums)):
                 raise click.UsageError(
@@ -188,7 +190,7 @@ def _start(options: Options, classes: tuple[str, ...]) -> Checkpoint:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         fresh = resnet18(len(classes)).state_dict()
-    checkpoint = Checkpoint(fresh, "none", Labels(classes), 224, 256, None, IMAGENET_MEAN, IMAGENET_STD, "")
+    checkpoint = Checkpoint(fresh, "none", Labels(classes), digest="", **resolve(Given(), Given()))
     if options.init not in (*INITS, "none") and not Path(options.init).is_file():
         raise click.UsageError(f"--init {options.init!r} is not a file, nor one of {', '.join(INITS)}, none")
     if options.init != "none":
@@ -208,17 +210,20 @@ def _start(options: Options, classes: tuple[str, ...]) -> Checkpoint:
             f"--labels {str(options.labels)!r} holds {len(labels.en)} names, but DIR has {len(classes)} class folders: "
             f"{', '.join(classes[:NAMED])}{', …' if len(classes) > NAMED else ''}"
         )
-    size = options.size or checkpoint.size
-    if size != checkpoint.size:  # a checkpoint's enlargement and crop belong to its own size
-        checkpoint = replace(checkpoint, size=size, resize=weights.default_resize(size), upsample=None)
-    resize, upsample = options.resize or checkpoint.resize, options.upsample or checkpoint.upsample
+    prepared = checkpoint.preprocessing
+    size = options.size or prepared.size
+    if size != prepared.size:  # a checkpoint's enlargement and crop belong to its own size
+        prepared = replace(prepared, size=size, resize=size if prepared.squash else default_resize(size))
+        checkpoint = replace(checkpoint, upsample=None)
+    resize, upsample = options.resize or prepared.resize, options.upsample or checkpoint.upsample
     for option, value in (("--resize", resize), ("--upsample", upsample)):
         if value is not None and value < size:
             raise click.UsageError(f"{option} {value} is smaller than the network's input of {size} pixels (--size)")
     same = checkpoint.labels.en in (labels.en, classes)
     state = fresh | {name: value for name, value in checkpoint.state.items() if same or not name.startswith("fc.")}
     upsample = None if upsample == size else upsample
-    return replace(checkpoint, state=state, labels=labels, resize=resize, upsample=upsample)
+    prepared = replace(prepared, resize=resize)
+    return replace(checkpoint, state=state, labels=labels, preprocessing=prepared, upsample=upsample)
 
 
 def _out(options: Options) -> Path:
@@ -276,10 +281,14 @@ def _labelled(path: Path) -> ImageFolder:
     return folder
 
 
-def _pixels(folder: ImageFolder, side: int, pool: ThreadPoolExecutor, console: Console) -> Pixels:
-    """The folder's pixels; tells which images are skipped, and raises FolderError if a class is left with none."""
+def _pixels(folder: ImageFolder, served: Preprocessing, pool: ThreadPoolExecutor, console: Console) -> Pixels:
+    """The folder's pixels, yet to be cropped; tells which images are skipped.
+
+    Raises FolderError if a class is left with none.
+    """
+    whole = replace(served, size=served.resize)
     watch = partial(track, description="reading", total=len(folder.items), console=console, transient=True)
-    pixels = Pixels(folder, side, pool, watch)
+    pixels = Pixels(folder, whole, pool, watch)
     if pixels.skipped:
         lines = [f"{folder.path}: {len(pixels.skipped)} unreadable, skipped:", *pixels.skipped[:NAMED]]
         more = len(pixels.skipped) - NAMED
