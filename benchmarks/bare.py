@@ -75,9 +75,10 @@ def _loop(artifact: Path, photos: list[bytes], seconds: float) -> _Count:
     import onnxruntime
 
     from classifier.pixels import decode
+    from classifier.preprocessing import Preprocessing
 
     manifest = json.loads((artifact.parent / "manifest.json").read_text(encoding="utf-8"))
-    size, resize = manifest["size"], manifest["resize"]
+    preprocessing = Preprocessing(manifest["size"], manifest["resize"])
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -85,7 +86,7 @@ def _loop(artifact: Path, photos: list[bytes], seconds: float) -> _Count:
 
     def once(photo: bytes) -> tuple[float, float]:
         begin = time.perf_counter()
-        pixels = decode(photo, size, resize, MAX_PIXELS)
+        pixels = decode(photo, preprocessing, MAX_PIXELS)
         decoded = time.perf_counter()
         session.run(["probabilities"], {"image": pixels[None]})
         return decoded - begin, time.perf_counter() - decoded

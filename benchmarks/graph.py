@@ -74,7 +74,8 @@ def torchscript(built: artifact.Artifact) -> dict[str, tuple[str, Variant]]:
     from runners.backends import TorchScriptBackend, cpu_features
 
     checkpoint = weights.find("imagenet" if built.origin == "imagenet" else str(built.weights))
-    pixels = np.random.default_rng(SEED).integers(0, 256, (1, checkpoint.size, checkpoint.size, 3), np.uint8)
+    side = checkpoint.preprocessing.size
+    pixels = np.random.default_rng(SEED).integers(0, 256, (1, side, side, 3), np.uint8)
     image = torch.from_numpy(pixels)
 
     def traced(dtype: torch.dtype, *, last: bool, optimized: bool) -> Variant:

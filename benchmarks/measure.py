@@ -71,12 +71,13 @@ class Reference:
     def __init__(self, setting: Setting) -> None:
         from benchmarks.peers.recipe import Recipe
         from classifier.pixels import decode
+        from classifier.preprocessing import Preprocessing
 
         plain, draft = Recipe(setting.artifact, draft=False), Recipe(setting.artifact, draft=True)
         preprocessing: dict[str, Callable[[bytes], NDArray[np.uint8]]] = {
             "plain": lambda photo: plain.pixels(io.BytesIO(photo)),
             "draft": lambda photo: draft.pixels(io.BytesIO(photo)),
-            "service": lambda photo: decode(photo, plain.size, plain.resize, MAX_PIXELS),
+            "service": lambda photo: decode(photo, Preprocessing(plain.size, plain.resize), MAX_PIXELS),
         }
         self.probabilities = {
             kind: [plain.probabilities(pixels(photo)[None])[0] for photo in setting.photos.values()]

@@ -7,6 +7,7 @@ import shutil
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -15,6 +16,7 @@ from rich.markup import escape
 from rich.panel import Panel
 
 from classifier import manifest as manifests
+from model_build import options
 
 console = Console(stderr=False)
 TRAIN = "Train ResNet18 on the images in DIR: one subfolder a class, or a .zip of such a directory."
@@ -71,17 +73,7 @@ class _Group(click.Group):
         '{"en": [...], "zh": [...]}. In class order, unless each has an index.'
     ),
 )
-@click.option(
-    "--size",
-    type=click.IntRange(8, 1024),
-    help="Side in pixels of the square the network sees.  [default: the checkpoint's, else 224]",
-)
-@click.option(
-    "--resize",
-    type=click.IntRange(8, 2048),
-    help="Shorter side in pixels before the centre crop of --size.  "
-    "[default: the checkpoint's, else 256/224 of --size]",
-)
+@options.preprocessing
 @click.option(
     "--runtime",
     "runtimes",
@@ -141,10 +133,9 @@ class _Group(click.Group):
 @click.pass_context
 def main(
     ctx: click.Context,
+    /,
     weights: str,
     labels: Path | None,
-    size: int | None,
-    resize: int | None,
     runtimes: tuple[str, ...],
     precisions: str,
     calibration: Path | None,
@@ -152,6 +143,7 @@ def main(
     min_agreement: float,
     max_accuracy_loss: float,
     max_difference: float,
+    **preprocessing: Any,
 ) -> None:
     """Build ResNet18 for serving: export TorchScript and ONNX, quantise, check against the original, register.
 
@@ -176,21 +168,24 @@ def main(
     from model_build.gate import Thresholds
     from model_build.label_text import LabelsError
     from model_build.pipeline import build
+    from model_build.preprocessing import line
     from model_build.samples import SamplesError
     from model_build.store import StoreError
     from model_build.weights import WeightsError, find
     from runners.artifacts import ArtifactError
 
+    given = options.given(**preprocessing)
     wanted = _wanted(tuple(dict.fromkeys(runtimes)), precisions)
     thresholds = Thresholds(min_agreement, max_accuracy_loss, max_difference)
     try:
         tell = partial(console.print, markup=False, highlight=False)
-        checkpoint = find(weights, labels=labels, size=size, resize=resize, notice=_notice, tell=tell)
+        checkpoint = find(weights, labels=labels, given=given, notice=_notice, tell=tell)
         console.print(
             f"[bold]{escape(checkpoint.origin)}[/] weights {checkpoint.digest[:12]}: {checkpoint.classes} classes, "
-            f"{checkpoint.size} px"
+            f"{checkpoint.preprocessing.size} px"
             + (f" enlarged to {checkpoint.upsample} in the graph" if checkpoint.upsample else "")
         )
+        console.print(line(checkpoint), soft_wrap=True, highlight=False)
         failures = build(checkpoint, wanted, calibration, evaluation, thresholds, console)
     except (WeightsError, LabelsError, SamplesError, StoreError, ArtifactError) as error:
         raise click.ClickException(str(error)) from None

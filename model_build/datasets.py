@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from rich.console import Console
+
+    from classifier.preprocessing import Preprocessing
 
 SHARE = "0.1"  # of each class that is held back, unless --validation or DIR's folders say otherwise
 NAMED = 20
@@ -79,12 +82,12 @@ def _labelled(folder: ImageFolder) -> ImageFolder:
     return folder
 
 
-def read(folder: ImageFolder, side: int, pool: ThreadPoolExecutor, console: Console) -> Pixels:
-    """The folder's pixels; tells which files are skipped, and raises FolderError if a class is left with none."""
+def read(folder: ImageFolder, served: Preprocessing, pool: ThreadPoolExecutor, console: Console) -> Pixels:
+    """The folder's pixels, yet to be cropped; tells which files are skipped, and raises FolderError if a class is left with none."""
     if folder.skipped:
         click.echo(f"{folder.name}: skipped what is no image: {folder.skipped}", err=True)
     watch = partial(track, description="reading", total=len(folder.items), console=console, transient=True)
-    pixels = Pixels(folder, side, pool, watch)
+    pixels = Pixels(folder, replace(served, size=served.resize), pool, watch)
     if pixels.skipped:
         lines = [f"{folder.name}: {len(pixels.skipped)} unreadable, skipped:", *pixels.skipped[:NAMED]]
         more = len(pixels.skipped) - NAMED

@@ -32,7 +32,7 @@ def contract(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> Cont
     """The eager network of ``checkpoint`` within the serving contract, in evaluation mode."""
     module = Contract(
         from_state(copy.deepcopy(checkpoint.state), checkpoint.classes),
-        size=checkpoint.size,
+        size=checkpoint.preprocessing.size,
         upsample=checkpoint.upsample,
         mean=checkpoint.mean,
         std=checkpoint.std,
@@ -47,7 +47,8 @@ def export(checkpoint: Checkpoint, runtime: str, precision: str, folder: Path, c
     fp16 is exported where a CUDA device is, since TorchScript records the device of its constants.
     """
     module = contract(checkpoint, _DTYPE[precision])
-    example = torch.zeros((2, checkpoint.size, checkpoint.size, 3), dtype=torch.uint8)
+    side = checkpoint.preprocessing.size
+    example = torch.zeros((2, side, side, 3), dtype=torch.uint8)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.filterwarnings("ignore", TORCHSCRIPT_DEPRECATION, DeprecationWarning)
         warnings.filterwarnings("ignore", "You are using the legacy TorchScript-based ONNX export", DeprecationWarning)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from classifier.preprocessing import Preprocessing
+
 MAX_IMAGE_BYTES = 64 * 2**20
 MAX_IMAGE_PIXELS = 178_000_000  # as many as Pillow reads at all, unless it is told otherwise
 CACHE_BYTES = 2 * 2**30
@@ -83,7 +85,7 @@ class ImageFolder:
 
 
 class Pixels:
-    """A folder's readable images as centred squares of ``side`` R pixels: uint8[N, R, R, 3], RGB.
+    """A folder's readable images as squares of R pixels a side, as ``preprocessing`` has them: uint8[N, R, R, 3], RGB.
 
     ``labels``: int64[N], -1 where flat. ``checksums``: int64[N], equal for equal files. ``skipped``: the unreadable
     images, each with the reason. ``digest``: sha256 over the readable ones' names, classes and bytes. Every image is
@@ -95,12 +97,12 @@ class Pixels:
     def __init__(
         self,
         folder: ImageFolder,
-        side: int,
+        preprocessing: Preprocessing,
         pool: ThreadPoolExecutor,
         watch: Callable[[Iterable[int | str]], Iterable[int | str]] = iter,
     ) -> None:
-        self._folder, self._side, self._pool = folder, side, pool
-        shape = (len(folder.items), side, side, 3)
+        self._folder, self._preprocessing, self._pool = folder, preprocessing, pool
+        shape = (len(folder.items), preprocessing.size, preprocessing.size, 3)
         self._store = np.empty(shape, np.uint8) if np.prod(shape) <= CACHE_BYTES else None
         self.skipped: list[str] = []
         rows, labels, checksums, digest = [], [], [], hashlib.sha256()
@@ -151,13 +153,13 @@ class Pixels:
         return [[self._pool.submit(self._square, int(row)) for row in self._rows[chunk]] for chunk in chunks]
 
     def _square(self, row: int) -> NDArray[np.uint8]:
-        return decode(self._folder.read(self._folder.items[row][0]), self._side, self._side, MAX_IMAGE_PIXELS)
+        return decode(self._folder.read(self._folder.items[row][0]), self._preprocessing, MAX_IMAGE_PIXELS)
 
     def _look(self, row: int) -> int | str:
         """A number that stands for one image's bytes, its square stored; or why it can't be read."""
         try:
             data = self._folder.read(self._folder.items[row][0])
-            square = decode(data, self._side, self._side, MAX_IMAGE_PIXELS)
+            square = decode(data, self._preprocessing, MAX_IMAGE_PIXELS)
         except (OSError, ClassifierError) as error:
             return str(error)
         if self._store is not None:

@@ -57,7 +57,8 @@ def build(
             "thresholds": asdict(thresholds),
             "calibration": calibrate.digest(),
             "evaluation": evaluate.digest(),
-            "network": {"upsample": checkpoint.upsample, "mean": checkpoint.mean, "std": checkpoint.std},
+            "network": {"upsample": checkpoint.upsample, "mean": checkpoint.mean, "std": checkpoint.std}
+            | ({"bgr": True} if checkpoint.bgr else {}),
         }
         versions = {pair: store.version(checkpoint, *pair, options) for pair in wanted}
         present = {pair: store.registered(*pair, versions[pair]) for pair in wanted}
@@ -86,8 +87,7 @@ def build(
                     precision=precision,
                     file=path.name,
                     digest=manifests.sha256(path),
-                    size=checkpoint.size,
-                    resize=checkpoint.resize,
+                    preprocessing=checkpoint.preprocessing,
                     labels=checkpoint.labels,
                     weights={"origin": checkpoint.origin, "digest": checkpoint.digest},
                     export={"libraries": store.libraries(runtime), **options},

@@ -114,12 +114,12 @@ def from_folder(
                 "with fp32"
             )
 
-        stacked = _room(path, len(items), checkpoint.size)
+        stacked = _room(path, len(items), checkpoint.preprocessing.size)
 
         def decode(row: int) -> None:
             name = items[row][0]
             try:
-                stacked[row] = pixels.decode(folder.read(name), checkpoint.size, checkpoint.resize, MAX_IMAGE_PIXELS)
+                stacked[row] = pixels.decode(folder.read(name), checkpoint.preprocessing, MAX_IMAGE_PIXELS)
             except (ClassifierError, OSError) as error:
                 raise SamplesError(f"{path}: {name!r}: {error}") from None
 
@@ -170,5 +170,5 @@ def _crops(checkpoint: Checkpoint, names: tuple[str, ...], seed: int, source: st
             crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         buffer = io.BytesIO()
         crop.save(buffer, "BMP")
-        rows.append(pixels.decode(buffer.getvalue(), checkpoint.size, checkpoint.resize, MAX_IMAGE_PIXELS))
+        rows.append(pixels.decode(buffer.getvalue(), checkpoint.preprocessing, MAX_IMAGE_PIXELS))
     return Samples(np.stack(rows), None, source)

@@ -32,11 +32,13 @@ class StoreError(Exception):
 
 def version(checkpoint: Checkpoint, runtime: str, precision: str, options: dict[str, Any]) -> str:
     """The version of what would be built: equal for equal weights, labels, geometry, options and exporter."""
+    geometry = checkpoint.preprocessing.told()
+    sides = [geometry.pop("size"), geometry.pop("resize")]
     parts = {
         "checkpoint": checkpoint.digest,
         "labels": [checkpoint.labels.en, checkpoint.labels.zh],
         "origin": checkpoint.origin,
-        "geometry": [checkpoint.size, checkpoint.resize, checkpoint.upsample, checkpoint.mean, checkpoint.std],
+        "geometry": [*sides, checkpoint.upsample, checkpoint.mean, checkpoint.std, *geometry.items()],
         "artifact": [runtime, precision],
         "options": options,
         "libraries": libraries(runtime),
@@ -53,7 +55,9 @@ def build(manifest: Manifest) -> str:
     """
     options = {name: value for name, value in manifest.export.items() if name not in ("libraries", "calibration")}
     labels = [manifest.labels.en, manifest.labels.zh]
-    parts = [manifest.weights["digest"], labels, manifest.size, manifest.resize, options]
+    geometry = manifest.preprocessing.told()
+    sides = [geometry.pop("size"), geometry.pop("resize")]
+    parts = [manifest.weights["digest"], labels, *sides, options, *geometry.items()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -27,7 +27,8 @@ from model_build import datasets, weights
 from model_build.label_text import LabelsError
 from model_build.labels import read_labels
 from model_build.listing import FolderError
-from model_build.network import IMAGENET_MEAN, IMAGENET_STD, resnet18
+from model_build.network import resnet18
+from model_build.preprocessing import Given, default_resize, resolve
 from model_build.training import HEAD_LR, SCRATCH_LR, TUNING_LR, Recipe, Training, TrainingError
 from model_build.weights import Checkpoint, WeightsError
 
@@ -135,11 +136,11 @@ def _run(options: Options, console: Console) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     with _alone(out), ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        images = datasets.read(folder, start.resize, pool, console)
+        images = datasets.read(folder, start.preprocessing, pool, console)
         rows, held = images.split(0.0 if others else share or 0.0, options.seed)
         judged = (images, held)
         if others:
-            pixels = datasets.read(others, start.resize, pool, console)
+            pixels = datasets.read(others, start.preprocessing, pool, console)
             judged = (pixels, datasets.unseen(pixels, images))
         kept = out.with_name(out.name + ".unfinished")
         training = Training(start, options, (images, rows), judged, kept, device)
@@ -188,7 +189,7 @@ def _start(options: Options, classes: tuple[str, ...]) -> Checkpoint:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         fresh = resnet18(len(classes)).state_dict()
-    checkpoint = Checkpoint(fresh, "none", Labels(classes), 224, 256, None, IMAGENET_MEAN, IMAGENET_STD, "")
+    checkpoint = Checkpoint(fresh, "none", Labels(classes), digest="", **resolve(Given(), Given()))
     if options.init not in (*INITS, "none") and not Path(options.init).is_file():
         raise click.UsageError(f"--init {options.init!r} is not a file, nor one of {', '.join(INITS)}, none")
     if options.init != "none":
@@ -208,17 +209,20 @@ def _start(options: Options, classes: tuple[str, ...]) -> Checkpoint:
             f"--labels {str(options.labels)!r} holds {len(labels.en)} names, but DIR has {len(classes)} class folders: "
             f"{', '.join(classes[:NAMED])}{', …' if len(classes) > NAMED else ''}"
         )
-    size = options.size or checkpoint.size
-    if size != checkpoint.size:  # a checkpoint's enlargement and crop belong to its own size
-        checkpoint = replace(checkpoint, size=size, resize=weights.default_resize(size), upsample=None)
-    resize, upsample = options.resize or checkpoint.resize, options.upsample or checkpoint.upsample
+    prepared = checkpoint.preprocessing
+    size = options.size or prepared.size
+    if size != prepared.size:  # a checkpoint's enlargement and crop belong to its own size
+        prepared = replace(prepared, size=size, resize=size if prepared.squash else default_resize(size))
+        checkpoint = replace(checkpoint, upsample=None)
+    resize, upsample = options.resize or prepared.resize, options.upsample or checkpoint.upsample
     for option, value in (("--resize", resize), ("--upsample", upsample)):
         if value is not None and value < size:
             raise click.UsageError(f"{option} {value} is smaller than the network's input of {size} pixels (--size)")
     same = checkpoint.labels.en in (labels.en, classes)
     state = fresh | {name: value for name, value in checkpoint.state.items() if same or not name.startswith("fc.")}
     upsample = None if upsample == size else upsample
-    return replace(checkpoint, state=state, labels=labels, resize=resize, upsample=upsample)
+    prepared = replace(prepared, resize=resize)
+    return replace(checkpoint, state=state, labels=labels, preprocessing=prepared, upsample=upsample)
 
 
 def _out(options: Options) -> Path:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import pickle
 import re
 import shutil
 import socket
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +15,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from classifier.labels import Labels
+from model_build import metadata as _metadata
+from model_build import preprocessing as _preprocessing
 from model_build import scratch
 from model_build.label_text import LabelsError
 from model_build.labels import from_extras, read_labels
-from model_build.network import IMAGENET_MEAN, IMAGENET_STD, import_torchvision, resnet18
+from model_build.network import import_torchvision, resnet18
+from model_build.preprocessing import Given
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from classifier.preprocessing import Preprocessing
+    from model_build.preprocessing import Triple
 
 ASSETS = Path(__file__).parent / "assets"
 DEMO_FILE = ASSETS / "resnet18-cifar10.safetensors"
@@ -30,6 +35,7 @@ IMAGENET_LABELS = ASSETS / "labels-imagenet.json"
 DEMO_LABELS = ASSETS / "labels-cifar10.json"
 HUB_TIMEOUT_S = 20.0
 HUB_IDLE_S = 600.0
+NOTHING = Given()
 
 
 class WeightsError(Exception):
@@ -40,20 +46,23 @@ class WeightsError(Exception):
 class Checkpoint:
     """A ResNet18's weights and what is needed to serve them.
 
-    ``state``: torchvision's ResNet18 state dict, float32. ``size``: side S of the square input in pixels; ``resize``:
-    the shorter side a photo is scaled to before the centre crop of S; ``upsample``: the side the graph enlarges S to,
-    or None. ``digest``: sha256 over names, shapes and values, so that one set of weights in two files is the same.
+    ``state``: torchvision's ResNet18 state dict, float32, for R, G, B. ``preprocessing``: what makes a photo the square
+    input of side S; ``upsample``: the side the graph enlarges S to, or None; ``mean``, ``std``: of R, G, B, for pixels
+    of 0 to 1; ``bgr``: that the weights were of B, G, R in their file. ``digest``: sha256 over names, shapes and
+    values, so that one set of weights in two files is the same. ``sources``: where each of the preprocessing comes
+    from, by the names that ``preprocessing.line`` has.
     """
 
     state: dict[str, torch.Tensor]
     origin: str
     labels: Labels
-    size: int
-    resize: int
+    preprocessing: Preprocessing
     upsample: int | None
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Triple
+    std: Triple
     digest: str
+    bgr: bool = False
+    sources: dict[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def classes(self) -> int:
@@ -65,28 +74,28 @@ def find(
     weights: str,
     *,
     labels: Path | None = None,
-    size: int | None = None,
-    resize: int | None = None,
+    given: Given = NOTHING,
     notice: Callable[[str], None] = print,
     tell: Callable[[str], None] = print,
 ) -> Checkpoint:
     """The checkpoint that ``weights`` names: ``auto``, ``imagenet``, ``demo`` or a path.
 
-    ``auto`` is ImageNet's where they can be had, else the demo, told through ``notice``; ``tell`` is told how the file
-    ``labels`` was read. Raises WeightsError, or LabelsError for that file.
+    What ``given`` tells of its preprocessing goes before what its file tells. ``auto`` is ImageNet's where they can be
+    had, else the demo, told through ``notice``; ``tell`` is told how the file ``labels`` was read. Raises WeightsError,
+    or LabelsError for that file.
     """
     if weights == "auto":
         try:
-            checkpoint = _imagenet()
+            checkpoint = _imagenet(given)
         except WeightsError as error:
             notice(f"{error}\n\nThe packaged demo checkpoint (CIFAR-10: 10 classes, 32 px) is used instead.")
-            checkpoint = _demo()
+            checkpoint = _demo(given)
     elif weights == "imagenet":
-        checkpoint = _imagenet()
+        checkpoint = _imagenet(given)
     elif weights == "demo":
-        checkpoint = _demo()
+        checkpoint = _demo(given)
     else:
-        checkpoint = _from_file(Path(weights))
+        checkpoint = _from_file(Path(weights), given)
     if labels is not None:
         checkpoint = replace(
             checkpoint, labels=read_labels(labels, checkpoint.classes, known=checkpoint.labels.en, notice=tell)
@@ -96,22 +105,10 @@ def find(
             f"{labels or checkpoint.origin} holds {len(checkpoint.labels.en)} labels, but the checkpoint has "
             f"{checkpoint.classes} classes; they must be equal"
         )
-    if size is not None and size != checkpoint.size:
-        # A new input size means a new crop; the checkpoint's own enlargement belongs to its own size.
-        checkpoint = replace(checkpoint, size=size, resize=resize or default_resize(size), upsample=None)
-    if resize is not None:
-        checkpoint = replace(checkpoint, resize=resize)
-    if checkpoint.resize < checkpoint.size:
-        raise WeightsError(f"--resize {checkpoint.resize} is smaller than the crop of {checkpoint.size} pixels")
     return checkpoint
 
 
-def default_resize(size: int) -> int:
-    """The shorter side before the crop: ImageNet's 256/224 for photographs, the whole image for tiny inputs."""
-    return round(size * 256 / 224) if size >= 64 else size
-
-
-def _imagenet() -> Checkpoint:
+def _imagenet(given: Given) -> Checkpoint:
     import_torchvision()
     from torchvision.models import ResNet18_Weights
 
@@ -128,7 +125,7 @@ def _imagenet() -> Checkpoint:
         raise WeightsError(
             f"{path} is damaged: its sha256 starts with {digest[:8]!r}, not {prefix!r}; delete it and run this again"
         )
-    return _checkpoint(_load(path), "imagenet", read_labels(IMAGENET_LABELS), {"input_size": "224", "resize": "256"})
+    return _checkpoint(_load(path), "imagenet", read_labels(IMAGENET_LABELS), {}, given)
 
 
 def _download(url: str, path: Path, prefix: str) -> None:
@@ -155,12 +152,12 @@ def _download(url: str, path: Path, prefix: str) -> None:
         socket.setdefaulttimeout(before)
 
 
-def _demo() -> Checkpoint:
+def _demo(given: Given) -> Checkpoint:
     state, metadata = _load_safetensors(DEMO_FILE)
-    return _checkpoint(state, "demo", read_labels(DEMO_LABELS), metadata)
+    return _checkpoint(state, "demo", read_labels(DEMO_LABELS), metadata, given)
 
 
-def _from_file(path: Path) -> Checkpoint:
+def _from_file(path: Path, given: Given) -> Checkpoint:
     try:
         if not path.is_file():
             raise WeightsError(f"--weights {str(path)!r} is not a file, nor one of auto, imagenet, demo")
@@ -184,7 +181,7 @@ def _from_file(path: Path) -> Checkpoint:
         labels = read_labels(IMAGENET_LABELS)
     elif labels is None:
         labels = Labels(tuple(f"class {index}" for index in range(classes)))
-    return _checkpoint(state, path.name, labels, metadata)
+    return _checkpoint(state, path.name, labels, metadata, given)
 
 
 def first_line(error: Exception) -> str:
@@ -249,40 +246,23 @@ def _fitting(state: dict[str, Any], name: str) -> dict[str, torch.Tensor]:
     return {key: state[key].detach().to(torch.float32) for key in expected if key not in counters}
 
 
-def _checkpoint(state: dict[str, Any], origin: str, labels: Labels, metadata: dict[str, str]) -> Checkpoint:
+def _checkpoint(
+    state: dict[str, Any], origin: str, labels: Labels, metadata: dict[str, str], given: Given
+) -> Checkpoint:
     state = _fitting(state, origin)
+    try:
+        stored = _metadata.read(metadata)
+    except ValueError as error:
+        raise WeightsError(f"{origin}: what its metadata tells can't be used: {error}") from None
+    try:
+        prepared = _preprocessing.resolve(given, stored)
+    except ValueError as error:
+        raise WeightsError(str(error) if str(error).startswith("--") else f"{origin}: {error}") from None
+    if prepared["bgr"]:
+        # Turned here once, so that nothing else needs to know: the service's pixels are R, G, B.
+        state["conv1.weight"] = state["conv1.weight"].flip(1)
     digest = hashlib.sha256()
     for key in sorted(state):
         digest.update(f"{key}{tuple(state[key].shape)}".encode())
         digest.update(state[key].numpy().tobytes())
-    try:
-        size = int(metadata.get("input_size", 224))
-        resize = int(metadata.get("resize", default_resize(size)))
-        upsample = int(metadata["upsample"]) if "upsample" in metadata else None
-        mean = _triple(metadata.get("mean"), IMAGENET_MEAN)
-        std = _triple(metadata.get("std"), IMAGENET_STD)
-        sides = (size, resize, upsample or size)
-        if not all(8 <= side <= limit for side, limit in zip(sides, (1024, 2048, 2048), strict=True)):
-            raise ValueError("input_size must be from 8 to 1024 pixels, resize and upsample from 8 to 2048")
-        if not all(map(math.isfinite, mean + std)) or min(std) <= 0:
-            raise ValueError("mean and std must be finite, and std more than 0")
-    except ValueError as error:
-        raise WeightsError(f"{origin}: the metadata {metadata} can't be used: {error}") from None
-    return Checkpoint(
-        state=state,
-        origin=origin,
-        labels=labels,
-        size=size,
-        resize=resize,
-        upsample=upsample if upsample != size else None,
-        mean=mean,
-        std=std,
-        digest=digest.hexdigest(),
-    )
-
-
-def _triple(text: str | None, default: tuple[float, float, float]) -> tuple[float, float, float]:
-    if text is None:
-        return default
-    red, green, blue = (float(value) for value in text.split(","))
-    return red, green, blue
+    return Checkpoint(state=state, origin=origin, labels=labels, digest=digest.hexdigest(), **prepared)

@@ -24,9 +24,12 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
     from classifier.manifest import Manifest
+    from classifier.preprocessing import Preprocessing
     from model_build.weights import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +60,32 @@ def photograph() -> Callable[[int, int], Image]:
 
     astronaut = Image.open(Path(skimage.data.__file__).parent / "astronaut.png").convert("RGB")
     return lambda width, height: astronaut.resize((width, height), Image.Resampling.LANCZOS)
+
+
+@pytest.fixture(scope="session")
+def torchvision_pixels() -> Callable[[bytes, Preprocessing], NDArray[np.uint8]]:
+    """A function of an encoded image and a Preprocessing that gives torchvision's pixels of them."""
+    import io
+
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    from model_build.network import import_torchvision
+
+    import_torchvision()
+    from torchvision.transforms import CenterCrop, InterpolationMode, PILToTensor, Resize
+
+    def reference(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+        side = (preprocessing.resize, preprocessing.resize) if preprocessing.squash else preprocessing.resize
+        interpolation = InterpolationMode(preprocessing.interpolation)
+        if not preprocessing.antialias:
+            resize = Resize(side, interpolation=interpolation, antialias=False)
+            tensor = CenterCrop(preprocessing.size)(resize(PILToTensor()(image)))
+            return np.ascontiguousarray(tensor.permute(1, 2, 0).numpy())
+        return np.asarray(CenterCrop(preprocessing.size)(Resize(side, interpolation=interpolation)(image)))
+
+    return reference
 
 
 @pytest.fixture(scope="session")
@@ -103,6 +132,7 @@ def manifest_of() -> Callable[..., Manifest]:
     """A function that gives a valid manifest of a file; keywords take the place of its fields."""
     from classifier import manifest as manifests
     from classifier.labels import Labels
+    from classifier.preprocessing import Preprocessing
 
     def describe(file: Path, **changes: Any) -> Manifest:
         valid = manifests.Manifest(
@@ -110,8 +140,7 @@ def manifest_of() -> Callable[..., Manifest]:
             precision="fp32",
             file=file.name,
             digest=manifests.sha256(file),
-            size=32,
-            resize=36,
+            preprocessing=Preprocessing(32, 36),
             labels=Labels(("cat", "dog"), ("猫", "狗")),
             weights={"origin": "demo", "digest": "0" * 64},
             export={"opset": 17},

@@ -19,6 +19,7 @@ from PIL import Image
 from rich.console import Console
 
 from classifier import manifest as manifests
+from classifier.preprocessing import Preprocessing
 from classifier.settings import Settings
 from model_build import scratch
 from model_build.__main__ import main
@@ -161,7 +162,7 @@ class TestOwnCheckpoint:
             assert text in words(result)
         artifact = artifacts.open_artifact(str(model.tag))
         manifest = artifact.manifest
-        assert (manifest.size, manifest.resize) == (32, 32)
+        assert manifest.preprocessing == Preprocessing(32, 32)
         assert manifest.labels.en == ("red rose", "tulip", "lily")
         assert manifest.labels.zh == ("玫瑰", "郁金香", "百合")
         assert manifest.weights["origin"] == "flowers[best].pth"

@@ -12,6 +12,7 @@ import tifffile
 
 from classifier import pixels
 from classifier.errors import ClassifierError
+from classifier.preprocessing import Preprocessing
 from tests import hostile
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def tiff(samples: NDArray[Any], *tags: tuple[int, int, float], **options: Any) -
 
 def decode(data: bytes) -> NDArray[np.int64]:
     """The pixels of a 16x16 image as they are, RGB."""
-    return pixels.decode(data, 16, 16, 1_000_000).astype(np.int64)
+    return pixels.decode(data, Preprocessing(16, 16), 1_000_000).astype(np.int64)
 
 
 def grey(data: bytes) -> NDArray[np.int64]:
@@ -237,7 +238,7 @@ def test_a_large_image_needs_little_memory_besides_its_own() -> None:
     data = tiff(np.ones((4096, 4096), "f4"), compression="zlib")
     # numpy's memory is what tracemalloc sees; the 64 MB of the image itself are Pillow's.
     tracemalloc.start()
-    found = pixels.decode(data, 16, 16, 20_000_000)
+    found = pixels.decode(data, Preprocessing(16, 16), 20_000_000)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (found == 255).all()

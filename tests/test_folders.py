@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from classifier.preprocessing import Preprocessing
 from model_build import folders
 from model_build.folders import ImageFolder, Pixels
 from model_build.listing import FolderError
@@ -200,9 +201,9 @@ def test_what_can_not_be_read_is_an_os_error(pets: Path, monkeypatch: pytest.Mon
 def test_pixels_in_memory_and_read_again_are_the_same(
     pets: Path, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = Pixels(ImageFolder.open(pets), 8, pool)
+    kept = Pixels(ImageFolder.open(pets), Preprocessing(8, 8), pool)
     monkeypatch.setattr(folders, "CACHE_BYTES", 0)
-    read = Pixels(ImageFolder.open(zipped(pets)), 8, pool)
+    read = Pixels(ImageFolder.open(zipped(pets)), Preprocessing(8, 8), pool)
     assert kept.digest == read.digest
     which = np.array([11, 0, 7, 3, 5])
     for (ours, our_labels), (theirs, their_labels) in zip(kept.batches(which, 2), read.batches(which, 2), strict=True):
@@ -217,7 +218,7 @@ def test_pixels_in_memory_and_read_again_are_the_same(
 def test_unreadable_images_are_skipped_and_named(pets: Path, pool: ThreadPoolExecutor) -> None:
     (pets / "cat" / "1.png").write_bytes(png(1)[:45])
     (pets / "dog" / "0.png").write_bytes(b"no image")
-    pixels = Pixels(ImageFolder.open(pets), 8, pool)
+    pixels = Pixels(ImageFolder.open(pets), Preprocessing(8, 8), pool)
     assert [line.split(":")[0] for line in pixels.skipped] == ["'cat/1.png'", "'dog/0.png'"]
     assert pixels.labels.tolist() == [0] * 4 + [1] * 3 + [2] * 3
 
@@ -226,7 +227,7 @@ def test_an_image_that_changes_while_in_use(
     pets: Path, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folders, "CACHE_BYTES", 0)
-    pixels = Pixels(ImageFolder.open(pets), 8, pool)
+    pixels = Pixels(ImageFolder.open(pets), Preprocessing(8, 8), pool)
     (pets / "cat" / "1.png").unlink()
     with pytest.raises(FolderError, match=r"pets' has changed since it was first read: .*1\.png"):
         list(pixels.batches(np.arange(12), 4))
@@ -236,7 +237,7 @@ def test_copies_of_an_image_are_on_one_side_of_the_split(pets: Path, pool: Threa
     for number in range(4):
         for copy in range(5):
             shutil.copy(pets / "cat" / f"{number}.png", pets / "cat" / f"{number}-{copy}.png")
-    pixels = Pixels(ImageFolder.open(pets), 8, pool)
+    pixels = Pixels(ImageFolder.open(pets), Preprocessing(8, 8), pool)
     for seed in range(20):
         kept, held = pixels.split(0.3, seed)
         assert not set(pixels.checksums[kept]) & set(pixels.checksums[held])
@@ -245,7 +246,7 @@ def test_copies_of_an_image_are_on_one_side_of_the_split(pets: Path, pool: Threa
 
 def test_the_split_is_stratified_and_seeded(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     names = [f"big/{number}.png" for number in range(20)] + ["one/0.png", "two/0.png", "two/1.png"]
-    pixels = Pixels(ImageFolder.open(fill(tmp_path, *names)), 8, pool)
+    pixels = Pixels(ImageFolder.open(fill(tmp_path, *names)), Preprocessing(8, 8), pool)
     kept, held = pixels.split(0.2, seed=3)
     assert sorted([*kept, *held]) == list(range(23))
     assert np.bincount(pixels.labels[held], minlength=3).tolist() == [4, 0, 1]

@@ -48,7 +48,7 @@ def fill(folder: Path, names: list[str]) -> Path:
 
 
 def decoded(checkpoint: Checkpoint, path: Path) -> NDArray[np.uint8]:
-    return pixels.decode(path.read_bytes(), checkpoint.size, checkpoint.resize, MAX_IMAGE_PIXELS)
+    return pixels.decode(path.read_bytes(), checkpoint.preprocessing, MAX_IMAGE_PIXELS)
 
 
 class TestDefaults:
@@ -56,7 +56,7 @@ class TestDefaults:
 
     def test_shape(self, demo: Checkpoint, defaults: tuple[Samples, Samples]) -> None:
         for part in defaults:
-            assert part.pixels.shape == (samples.CROPS, demo.size, demo.size, 3)
+            assert part.pixels.shape == (samples.CROPS, *2 * (demo.preprocessing.size,), 3)
             assert part.pixels.dtype == np.uint8
             assert part.classes is None
             assert len(part) == samples.CROPS

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from classifier.preprocessing import Preprocessing
 from model_build import training, weights
 from model_build.train import train
 from model_build.training import Training, augment, one_cycle
@@ -90,7 +91,7 @@ def test_it_learns_and_the_build_takes_the_file(shapes: Path, tmp_path: Path) ->
     checkpoint = find(str(out))
     assert checkpoint.labels.en == ("blue", "green", "red")
     assert checkpoint.labels.zh is None
-    assert (checkpoint.size, checkpoint.resize, checkpoint.upsample, checkpoint.classes) == (16, 18, None, 3)
+    assert (checkpoint.preprocessing, checkpoint.upsample, checkpoint.classes) == (Preprocessing(16, 18), None, 3)
     with safe_open(out, "pt") as file:
         metadata = file.metadata()
     assert float(metadata["accuracy"].split()[0]) >= 0.9
@@ -163,7 +164,7 @@ def test_frozen_trains_the_head_alone(shapes: Path, tmp_path: Path) -> None:
     body = [name for name in demo.state if not name.startswith("fc.")]
     assert all(torch.equal(demo.state[name], tuned.state[name]) for name in body)
     assert tuned.state["fc.weight"].shape == (3, 512)
-    assert (tuned.size, tuned.resize, tuned.upsample) == (32, 32, 64)
+    assert (tuned.preprocessing, tuned.upsample) == (Preprocessing(32, 32), 64)
     with safe_open(out, "pt") as file:
         assert float(file.metadata()["accuracy"].split()[0]) > 0.6
 
@@ -172,7 +173,7 @@ def test_a_checkpoint_of_other_classes_gives_all_but_its_head(shapes: Path, tmp_
     out = tmp_path / "tuned.safetensors"
     run(shapes, "--init", weights.DEMO_FILE, "--size", 24, "--epochs", 1, "--lr", 1e-9, "--out", out)
     demo, tuned = find("demo"), find(str(out))
-    assert (tuned.size, tuned.resize, tuned.upsample) == (24, 24, None)
+    assert (tuned.preprocessing, tuned.upsample) == (Preprocessing(24, 24), None)
     assert torch.allclose(tuned.state["layer4.1.conv2.weight"], demo.state["layer4.1.conv2.weight"], atol=1e-4)
     assert not torch.equal(tuned.state["bn1.running_mean"], demo.state["bn1.running_mean"])
     assert tuned.state["fc.bias"].shape == (3,)

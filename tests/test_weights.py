@@ -20,9 +20,11 @@ import torch
 from safetensors.torch import save_file
 
 from classifier.labels import Labels
+from classifier.preprocessing import Preprocessing
 from model_build import scratch, weights
 from model_build.label_text import LabelsError
-from model_build.network import IMAGENET_MEAN, IMAGENET_STD, import_torchvision, resnet18
+from model_build.network import import_torchvision, resnet18
+from model_build.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Given
 from model_build.weights import WeightsError, find
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ class TestFiles:
         assert checkpoint.origin == name
         assert checkpoint.classes == 3
         assert checkpoint.labels == Labels(("class 0", "class 1", "class 2"))
-        assert (checkpoint.size, checkpoint.resize, checkpoint.upsample) == (224, 256, None)
+        assert (checkpoint.preprocessing, checkpoint.upsample) == (Preprocessing(224, 256), None)
         assert (checkpoint.mean, checkpoint.std) == (IMAGENET_MEAN, IMAGENET_STD)
         torch.testing.assert_close(checkpoint.state["layer1.0.conv1.weight"], state["layer1.0.conv1.weight"])
 
@@ -119,7 +121,7 @@ class TestFiles:
         }
         save_file(state, tmp_path / "w.safetensors", metadata)
         checkpoint = find(str(tmp_path / "w.safetensors"))
-        assert (checkpoint.size, checkpoint.resize, checkpoint.upsample) == (48, 50, 96)
+        assert (checkpoint.preprocessing, checkpoint.upsample) == (Preprocessing(48, 50), 96)
         assert (checkpoint.mean, checkpoint.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
         assert checkpoint.labels == Labels(("a", "b", "c"), ("甲", "乙", "丙"))
 
@@ -281,13 +283,9 @@ class TestLabels:
 class TestGeometry:
     """``--size`` and ``--resize``."""
 
-    @pytest.mark.parametrize(("size", "resize"), [(224, 256), (112, 128), (64, 73), (63, 63), (32, 32)])
-    def test_default_resize(self, size: int, resize: int) -> None:
-        assert weights.default_resize(size) == resize
-
     def test_the_demos_own(self) -> None:
         demo = find("demo")
-        assert (demo.origin, demo.classes, demo.size, demo.resize) == ("demo", 10, 32, 32)
+        assert (demo.origin, demo.classes, demo.preprocessing) == ("demo", 10, Preprocessing(32, 32))
         assert demo.upsample is not None
         assert demo.upsample >= 64
         assert demo.labels.en[:3] == ("airplane", "automobile", "bird")
@@ -305,13 +303,13 @@ class TestGeometry:
     def test_a_new_size_is_a_new_geometry(
         self, size: int | None, resize: int | None, expected: tuple[int, int], upsampled: bool
     ) -> None:
-        checkpoint = find("demo", size=size, resize=resize)
-        assert (checkpoint.size, checkpoint.resize) == expected
+        checkpoint = find("demo", given=Given(size=size, resize=resize))
+        assert checkpoint.preprocessing == Preprocessing(*expected)
         assert (checkpoint.upsample is not None) == upsampled
 
     def test_resize_below_the_crop(self) -> None:
         with pytest.raises(WeightsError, match="--resize 31 is smaller than the crop of 32 pixels"):
-            find("demo", resize=31)
+            find("demo", given=Given(resize=31))
 
 
 class Hub(http.server.ThreadingHTTPServer):
@@ -390,7 +388,7 @@ class TestImagenet:
         for asked in ("imagenet", "auto"):
             checkpoint = find(asked, notice=notices.append)
             assert (checkpoint.origin, checkpoint.classes) == ("imagenet", 1000)
-            assert (checkpoint.size, checkpoint.resize) == (224, 256)
+            assert checkpoint.preprocessing == Preprocessing(224, 256)
             assert checkpoint.labels.en[281] == "tabby"
             assert checkpoint.labels.zh is not None
         assert notices == []
