@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from classifier import settings as _settings
 from classifier.errors import ClassifierError
-from runners import artifacts, backends, runner
+from runners import artifacts, backends, runner, telemetry
 from serving import dedicated, door, replies, schema, supervisor
 from serving.classify import Classifier
 from serving.edge import EdgeService, Lane, refuse
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 logger = logging.getLogger("bentoml.resnet18")
+
+# Before anything can be refused, which BentoML would report too.
+telemetry.off()
 
 # BentoML reads a service's shape when this module is imported, so the settings that shape it are read here.
 try:

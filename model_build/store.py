@@ -19,6 +19,7 @@ import yaml
 
 from classifier import manifest as manifests
 from classifier.manifest import Manifest
+from runners import telemetry
 from runners.artifacts import store_name
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ def _fill(artifact: Path, manifest: Manifest, final: Path, labels: dict[str, str
     final.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{_STAGING}{os.getpid()}-", dir=models().parent) as staging:
         aside: Any = ModelStore(staging)
+        telemetry.off()
         with bentoml.models.create(f"{name}:{version}", labels=labels, _model_store=aside) as model:
             shutil.copyfile(artifact, Path(model.path) / manifest.file)
             manifest.save(Path(model.path))

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from runners import telemetry
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -74,8 +76,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_usage_data() -> None:
-    """BentoML must not report the tests' doings to its makers, however pytest was started."""
-    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    """Libraries must not report the tests' doings to their makers, however pytest was started."""
+    telemetry.off()
 
 
 @pytest.fixture
@@ -273,9 +275,9 @@ def debian(*packages: str, command: str) -> str:
 
 
 def environment() -> dict[str, str]:
-    """The environment a newcomer would have: no settings of ours, no usage data sent."""
+    """The environment a newcomer would have: no settings of ours."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RESNET18_")}
-    return kept | {"BENTOML_DO_NOT_TRACK": "True", "PYTHONPATH": str(ROOT)}
+    return kept | {"PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture(scope="session")
