@@ -13,7 +13,7 @@ from starlette.routing import Route
 from classifier import settings as _settings
 from classifier.errors import ClassifierError
 from runners import artifacts, backends, runner, telemetry
-from serving import dedicated, door, replies, schema, supervisor
+from serving import address, dedicated, door, replies, schema, supervisor
 from serving.classify import Classifier
 from serving.edge import EdgeService, Lane, refuse
 from serving.metrics import RequestMetrics
@@ -96,7 +96,9 @@ class ResNet18:
         """In the supervisor: refuse to start, before any worker does, what no worker could serve."""
         try:
             artifacts.open_artifact(tag)
-        except artifacts.ArtifactError as error:
+            if asked := address.asked():
+                address.check(*asked)
+        except (artifacts.ArtifactError, address.AddressError) as error:
             raise SystemExit(f"resnet18: {error}") from None
         supervisor.install()
 

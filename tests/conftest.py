@@ -24,7 +24,7 @@ import pytest
 from runners import telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from PIL.Image import Image
 
@@ -133,7 +133,10 @@ def demo() -> Checkpoint:
 
 
 class Server:
-    """A service started as a user would, and stopped by its own process id. ``tls``: its certificate and key."""
+    """A service started as a user would, and stopped by its own process id.
+
+    ``tls``: its certificate and key. ``arguments`` of the command line override those before.
+    """
 
     def __init__(
         self,
@@ -146,6 +149,7 @@ class Server:
         log: Path | None = None,
         tls: tuple[Path, Path] | None = None,
         port: int | None = None,
+        arguments: Sequence[str] = (),
     ) -> None:
         self.port = port or free_port()
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
@@ -158,6 +162,7 @@ class Server:
         command = [sys.executable, "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(self.port)]
         if tls:
             command += ["--ssl-certfile", str(tls[0]), "--ssl-keyfile", str(tls[1])]
+        command += arguments
         # A file: a pipe that nobody reads would stop the server once it is full.
         self._output = tempfile.TemporaryFile() if log is None else log.open("w+b")  # noqa: SIM115
         self._printed, self._told = "", False
