@@ -21,6 +21,7 @@ BIN := $(VENV)/bin
 # The store lives in the project, so that trying it leaves nothing in your home; an exported BENTOML_HOME wins.
 export BENTOML_HOME ?= $(CURDIR)/.bentoml
 export BENTOML_DO_NOT_TRACK := True
+export ORT_DISABLE_TELEMETRY := 1
 export PYTHONPATH := $(CURDIR)
 # Paths and addresses reach the shell through its environment, where no character of theirs means anything to it.
 export GIVEN_BASE := $(value BASE)
@@ -47,7 +48,7 @@ serve: $(VENV)/build.done ## Set up, build the model if there is none or WEIGHTS
 	@$(MODEL_THERE) || $(MAKE) --no-print-directory model
 	@echo "Once it says \"ready: http://...\", open that address in a browser, or:"
 	@echo "  curl -F image=@photo.jpg http://.../classify"
-	@exec $(BIN)/bentoml serve service:ResNet18 --host="$${GIVEN_HOST/#localhost/127.0.0.1}" --port="$$GIVEN_PORT"
+	@exec $(BIN)/python -m bentoml serve service:ResNet18 --host="$${GIVEN_HOST/#localhost/127.0.0.1}" --port="$$GIVEN_PORT"
 
 model: $(VENV)/build.done ## Build and register the model (WEIGHTS=..., ARGS="--help" for all options)
 	@echo "Building the model ..."
@@ -55,7 +56,7 @@ model: $(VENV)/build.done ## Build and register the model (WEIGHTS=..., ARGS="--
 
 bento: $(VENV)/dev.done ## Pack service, model and requirements into a bento
 	@$(MODEL_THERE) || $(MAKE) --no-print-directory model
-	@$(BIN)/bentoml build
+	@$(BIN)/python -m bentoml build
 
 image: $(VENV)/dev.done ## Build the container image (VARIANT=cpu|gpu|torchscript|edge, BASE=..., TORCH_INDEX=...)
 	@$(MODEL_THERE) || $(MAKE) --no-print-directory model
@@ -97,7 +98,7 @@ bench-gpu: $(VENV)/build.done ## Measure it on this machine's GPU
 
 # HOST is where `make serve` listens; only one that was given names a server to load.
 OWN_SERVER := $(filter file,$(origin HOST))
-LOADED = $(if $(OWN_SERVER),--serve "$(BIN)/bentoml serve service:ResNet18 --host 127.0.0.1 --port {port}",--host="$$GIVEN_HOST")
+LOADED = $(if $(OWN_SERVER),--serve "$(BIN)/python -m bentoml serve service:ResNet18 --host 127.0.0.1 --port {port}",--host="$$GIVEN_HOST")
 
 load: $(VENV)/build.done $(VENV)/load.done ## Load it and judge: PROFILE=steady, SLO_MS=100, HOST=http://... (else its own)
 	@$(if $(OWN_SERVER),$(MODEL_THERE) || $(MAKE) --no-print-directory model)

@@ -13,8 +13,8 @@ from starlette.routing import Route
 
 from classifier import settings as _settings
 from classifier.errors import ClassifierError
-from runners import artifacts, backends, runner
-from serving import dedicated, door, openapi, parameters, replies, schema, supervisor
+from runners import artifacts, backends, runner, telemetry
+from serving import address, dedicated, door, openapi, parameters, replies, schema, supervisor
 from serving.classify import Classifier
 from serving.edge import EdgeService, Lane, refuse
 from serving.metrics import RequestMetrics
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 logger = logging.getLogger("bentoml.resnet18")
+
+# Before anything can be refused, which BentoML would report too.
+telemetry.off()
 
 # BentoML reads a service's shape when this module is imported, so the settings that shape it are read here.
 try:
@@ -105,7 +108,9 @@ class ResNet18:
         """In the supervisor: refuse to start, before any worker does, what no worker could serve."""
         try:
             artifacts.open_artifact(tag)
-        except artifacts.ArtifactError as error:
+            if asked := address.asked():
+                address.check(*asked)
+        except (artifacts.ArtifactError, address.AddressError) as error:
             raise SystemExit(f"resnet18: {error}") from None
         supervisor.install()
 

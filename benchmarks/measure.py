@@ -18,6 +18,7 @@ from benchmarks.load import Result, closed
 from benchmarks.ours import Watch
 from benchmarks.peers import ROOT, Peer
 from loadtests.processes import Memory, Tree, free_port, serving
+from runners import telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -104,7 +105,7 @@ def measure(row: Row, setting: Setting, reference: Reference) -> list[Point]:
     Raises StartError, ValueError or OSError where the server can't be measured.
     """
     peer, port = row.peer, free_port()
-    environment = {"BENTOML_DO_NOT_TRACK": "True"}
+    environment = dict(telemetry.OFF)
     with tempfile.TemporaryDirectory() as scratch:
         folder = ROOT
         if peer.pixels != "service":

@@ -83,7 +83,10 @@ def _labelled(folder: ImageFolder) -> ImageFolder:
 
 
 def read(folder: ImageFolder, served: Preprocessing, pool: ThreadPoolExecutor, console: Console) -> Pixels:
-    """The folder's pixels, yet to be cropped; tells which files are skipped, and raises FolderError if a class is left with none."""
+    """The folder's pixels, yet to be cropped. Tells which files are skipped.
+
+    Raises FolderError if a class is left with none.
+    """
     if folder.skipped:
         click.echo(f"{folder.name}: skipped what is no image: {folder.skipped}", err=True)
     watch = partial(track, description="reading", total=len(folder.items), console=console, transient=True)

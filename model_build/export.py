@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from model_build.network import Contract, from_state
+from runners import telemetry
 from runners.backends import TORCHSCRIPT_DEPRECATION
 
 if TYPE_CHECKING:
@@ -94,16 +95,11 @@ def _quantize(path: Path, calibration: Samples) -> None:
     turns logits into probabilities stays in float32.
     """
     import onnx
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    quantization = telemetry.onnxruntime("quantization")
+    shape_inference = telemetry.onnxruntime("quantization.shape_inference")
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             pixels = calibration.pixels
             starts = range(0, len(pixels), _CALIBRATION_CHUNK)
@@ -114,21 +110,21 @@ def _quantize(path: Path, calibration: Samples) -> None:
             return None if chunk is None else {"image": chunk}
 
     prepared = path.with_suffix(".prepared.onnx")
-    quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+    shape_inference.quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
     kept = {"Conv", "Add", "Relu", "MaxPool", "GlobalAveragePool", "ReduceMean", "Flatten", "Gemm"}
     nodes = onnx.load(prepared).graph.node
     first = next(at for at, node in enumerate(nodes) if node.op_type == "Conv")
     outside = [node.name for at, node in enumerate(nodes) if at < first or node.op_type not in kept]
-    quantize_static(
+    quantization.quantize_static(
         str(prepared),
         str(path),
         Reader(),
-        quant_format=QuantFormat.QDQ,
+        quant_format=quantization.QuantFormat.QDQ,
         per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
         reduce_range=True,
         nodes_to_exclude=outside,
-        calibrate_method=CalibrationMethod.MinMax,
+        calibrate_method=quantization.CalibrationMethod.MinMax,
     )
     prepared.unlink()

@@ -17,6 +17,7 @@ import yaml
 from classifier import manifest as manifests
 from classifier.manifest import Manifest
 from model_build import scratch
+from runners import telemetry
 from runners.artifacts import store_name
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ def _fill(artifact: Path, manifest: Manifest, final: Path, labels: dict[str, str
     final.parent.mkdir(parents=True, exist_ok=True)
     with scratch.folder(_STAGING, models().parent, _ABANDONED_S) as staging:
         aside: Any = ModelStore(str(staging))
+        telemetry.off()
         with bentoml.models.create(f"{name}:{version}", labels=labels, _model_store=aside) as model:
             shutil.copyfile(artifact, Path(model.path) / manifest.file)
             manifest.save(Path(model.path))

@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from runners import telemetry
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -103,8 +105,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_usage_data() -> None:
-    """BentoML must not report the tests' doings to its makers, however pytest was started."""
-    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    """Libraries must not report the tests' doings to their makers, however pytest was started."""
+    telemetry.off()
 
 
 @pytest.fixture
@@ -160,7 +162,10 @@ def demo() -> Checkpoint:
 
 
 class Server:
-    """A service started as a user would, and stopped by its own process id. ``tls``: its certificate and key."""
+    """A service started as a user would, and stopped by its own process id.
+
+    ``tls``: its certificate and key. ``arguments`` of the command line override those before.
+    """
 
     def __init__(
         self,
@@ -173,6 +178,7 @@ class Server:
         log: Path | None = None,
         tls: tuple[Path, Path] | None = None,
         port: int | None = None,
+        arguments: Sequence[str] = (),
     ) -> None:
         self.port = port or free_port()
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
@@ -185,6 +191,7 @@ class Server:
         command = [sys.executable, "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(self.port)]
         if tls:
             command += ["--ssl-certfile", str(tls[0]), "--ssl-keyfile", str(tls[1])]
+        command += arguments
         # A file: a pipe that nobody reads would stop the server once it is full.
         self._output = tempfile.TemporaryFile() if log is None else log.open("w+b")  # noqa: SIM115
         self._printed, self._told = "", False
@@ -302,9 +309,9 @@ def debian(*packages: str, command: str) -> str:
 
 
 def environment() -> dict[str, str]:
-    """The environment a newcomer would have: no settings of ours, no usage data sent."""
+    """The environment a newcomer would have: no settings of ours."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RESNET18_")}
-    return kept | {"BENTOML_DO_NOT_TRACK": "True", "PYTHONPATH": str(ROOT)}
+    return kept | {"PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture(scope="session")

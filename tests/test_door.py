@@ -314,6 +314,7 @@ def test_https_with_a_dedicated_runner_that_only_this_user_reaches(store: Path, 
         output = server.stop()
     assert KEYS[0] not in output
     assert "BEGIN" not in output
+    assert f"ready: https://127.0.0.1:{server.port}\n" in output
 
 
 def _check_sockets(server: Server) -> None:
