@@ -52,16 +52,14 @@ def find(source: Path, validation: str, chosen: bool) -> tuple[ImageFolder, Imag
     splits.check_whole(folder)
     if held is None:
         given = splits.find(Path(validation))
-        others = _labelled(given.open(given.first(splits.VALIDATION, splits.TEST)))
+        others = given.open(given.first(splits.VALIDATION, splits.TEST))
     elif split.folders and not chosen:
         part = split.first(splits.VALIDATION, splits.TEST)
         others = split.open(part)
         if part == splits.TEST and not others.classes:  # as in contests, which keep the classes of theirs to themselves
             others = None
-        else:
-            _labelled(others)
     if others:
-        splits.check_classes(folder, others)
+        splits.check_classes(folder, others if others.classes else _labelled(others))
     if split.folders:
         _tell(folder, others, held, [name for name in split.names() if name != folder.name])
     return folder, others

@@ -212,5 +212,5 @@ def _check_name(folder: str, path: str, utf8: bool) -> None:
         raise FolderError(f"{path!r}: the name of the class folder {folder!r} is not UTF-8; {how}")
     if found := FORBIDDEN.search(folder):
         raise FolderError(f"{path!r}: the class folder {folder!r} has {code_point(found[0])} in its name; rename it")
-    if not folder.strip():
-        raise FolderError(f"{path!r}: the name of the class folder {folder!r} is blank; rename it")
+    if folder != folder.strip():
+        raise FolderError(f"{path!r}: the name of the class folder {folder!r} begins or ends with a blank; rename it")

@@ -107,14 +107,15 @@ def test_refused_sets(tmp_path: Path, as_zip: bool) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(heic)
     (half / "dog" / "1.txt").write_text("a dog")
-    bell, blank = (fill(tmp_path / name, f"{name}/1.png", "dog/1.png") for name in ("c\x07t", " "))
+    bell, blank, twin = (fill(tmp_path / name, f"{name}/1.png", "dog/1.png") for name in ("c\x07t", " ", "dog "))
     for root, message in (
         (mixed, r"image 'stray\.png' lies beside the class folders"),
         (hollow, r"class folder 'owl' holds no images"),
         (apple, r"holds no images \(JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF\); found 2 HEIC"),
         (half, r"class folder 'dog' holds no images, but 1 HEIC, 1 text"),
         (bell, r"the class folder 'c\\x07t' has U\+0007 in its name; rename it"),
-        (blank, r"the name of the class folder ' ' is blank; rename it"),
+        (blank, r"the name of the class folder ' ' begins or ends with a blank; rename it"),
+        (twin, r"the name of the class folder 'dog ' begins or ends with a blank; rename it"),
         (nothing, r"holds no images \(JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF\)$"),
     ):
         with pytest.raises(FolderError, match=message):

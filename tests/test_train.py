@@ -282,7 +282,10 @@ def test_parts_that_do_not_fit_each_other(parted: Path, tmp_path: Path) -> None:
     message = (
         f"the class folders of '{root}/train' and '{root}/val' differ: only the former has 'red', only the latter "
     )
-    assert fails(root, *SCRATCH) == f"{message}latter has 'rouge'"
+    assert fails(root, *SCRATCH) == f"{message}has 'rouge'"
+    for name in ("green", "rouge"):
+        shutil.rmtree(root / "val" / name)
+    assert fails(root, *SCRATCH).endswith("differ: only the former has 'green', 'red'")
     shutil.rmtree(root / "val")
     shutil.copytree(parted / "val" / "red", root / "val")
     assert fails(root, *SCRATCH).startswith(f"'{root}/val' holds no class folders; expected two or more")
