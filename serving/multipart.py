@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Any
 
@@ -11,6 +12,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from classifier import pixels
 from classifier.errors import ClassifierError
 from serving.parameters import NAMES
+
+# It logs each body that it can't parse: strangers could fill the log.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 # The field that holds the files of a request, and where it is sent.
 ENDPOINTS = {"image": "/classify", "images": "/classify_batch"}
@@ -78,7 +82,7 @@ class Form:
         return b""
 
     def _line(self) -> str:
-        return f"{self._delimiter[:100].decode('latin-1')!r}, the boundary that its Content-Type tells"
+        return f"{self._delimiter[:100].decode('latin-1')!r}, the boundary of its Content-Type, that ends in CR and LF"
 
     def _callbacks(self) -> Any:
         return {

@@ -68,6 +68,15 @@ def test_a_preamble_has_a_limit() -> None:
     assert "4096" in told
 
 
+def test_lines_that_end_in_lf_alone() -> None:
+    assert "CR and LF" in refusal((FILE + END).replace(b"\r\n", b"\n"), "bad_request")
+
+
+def test_no_line_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    refusal(b"--b\r\nnot a header\r\n\r\n" + END, "bad_request")
+    assert caplog.records == []
+
+
 def test_another_boundary_than_is_told() -> None:
     told = refusal(FILE + END, "bad_request", boundary=b"other")
     assert "'--other'" in told
