@@ -36,7 +36,7 @@ class Preprocessing:
         if self.resize < self.size:
             raise ValueError(f"resize {self.resize} is smaller than the crop of {self.size} pixels")
         if not self.antialias and self.interpolation != "bilinear":
-            raise ValueError(f"no antialias is known for bilinear alone, not for {self.interpolation}")
+            raise ValueError(f"antialias can be off with bilinear alone, not {self.interpolation}")
 
     def scaled(self, width: int, height: int) -> tuple[int, int]:
         """Width and height in pixels of the whole scaled image, as torchvision's ``Resize`` computes them."""

@@ -23,7 +23,10 @@ def read(metadata: Mapping[str, Any]) -> Given:
     """
     if "pretrained_cfg" in metadata:
         config = metadata["pretrained_cfg"]
-        config = json.loads(config) if isinstance(config, str) else config
+        try:
+            config = json.loads(config) if isinstance(config, str) else config
+        except ValueError:
+            config = None
         if not isinstance(config, dict):
             raise ValueError("pretrained_cfg must be a JSON object")
         metadata = config | dict(metadata)

@@ -90,7 +90,8 @@ def resolve(given: Given, stored: Given) -> dict[str, Any]:
     interpolation = pick("interpolation", "bilinear")
     antialias = pick("antialias", True, "--no-antialias" if given.antialias is False else "")
     if not antialias and interpolation != "bilinear":
-        raise ValueError(f"--no-antialias goes with --interpolation bilinear alone, not with {interpolation}")
+        told = "--no-antialias" if given.antialias is False else "antialias false"
+        raise ValueError(f"{told} goes with bilinear alone, not with {interpolation}; --antialias is possible")
     return {
         "preprocessing": Preprocessing(size, resize, squash, interpolation, antialias),
         "upsample": stored.upsample if own_size and stored.upsample != size else None,

@@ -253,7 +253,7 @@ def _checkpoint(
     try:
         stored = _metadata.read(metadata)
     except ValueError as error:
-        raise WeightsError(f"{origin}: what its metadata tells can't be used: {error}") from None
+        raise WeightsError(f"{origin}: its metadata can't be used: {error}") from None
     try:
         prepared = _preprocessing.resolve(given, stored)
     except ValueError as error:

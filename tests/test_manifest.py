@@ -11,6 +11,7 @@ import pytest
 from classifier import manifest as manifests
 from classifier.labels import Labels
 from classifier.manifest import FILE_NAME, SCHEMA, Manifest, ManifestError
+from classifier.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,27 @@ def test_labels_without_chinese_names(folder: Path, manifest_of: Callable[..., M
     manifest.save(folder)
     loaded = manifests.load(folder)
     assert (loaded, loaded.labels.zh) == (manifest, None)
+
+
+def test_preprocessing_stands_among_the_others(folder: Path, manifest_of: Callable[..., Manifest]) -> None:
+    """What is usual is left out, so that versions of before read it, and refuse what they would serve wrongly."""
+    names = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+    assert (names["size"], names["resize"]) == (32, 36)
+    assert not {"preprocessing", "squash", "interpolation", "antialias"} & set(names)
+    unusual = Preprocessing(32, 40, squash=True, interpolation="lanczos")
+    manifest_of(folder / "model.onnx", preprocessing=unusual).save(folder)
+    names = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+    assert (names["size"], names["resize"], names["squash"], names["interpolation"]) == (32, 40, True, "lanczos")
+    assert manifests.load(folder).preprocessing == unusual
+
+
+def test_what_is_told_of_preprocessing(folder: Path, manifest_of: Callable[..., Manifest]) -> None:
+    network = {"upsample": 64, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+    manifest = manifest_of(folder / "model.onnx", export={"network": network})
+    geometry = {"size": 32, "resize": 36, "squash": False, "interpolation": "bilinear", "antialias": True}
+    assert manifest.described() == geometry | network | {"channels": "RGB"}
+    manifest = manifest_of(folder / "model.onnx", export={"network": network | {"bgr": True}})
+    assert manifest.described()["channels"] == "BGR"
 
 
 def test_file_is_readable_text(folder: Path) -> None:
@@ -86,6 +108,10 @@ def test_missing_field(folder: Path, field: str) -> None:
         {"labels": ["a", "b"]},
         {"labels": {"en": 3, "zh": None}},
         {"file": 5},
+        {"size": "32"},
+        {"resize": 31},
+        {"squash": "yes"},
+        {"interpolation": "cubic"},
     ],
     ids=str,
 )

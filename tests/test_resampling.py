@@ -40,7 +40,7 @@ BOUND = {
     Preprocessing(32, 32, squash=True, antialias=False): 0.6,
 }
 # In an image that is stored mirrored, what lies halfway between two pixels may be rounded to the other.
-MIRRORED = {"nearest": 2.0, "box": 2.0}
+MIRRORED = {"nearest": 1.0, "box": 1.5}
 
 
 def name(preprocessing: Preprocessing) -> str:

@@ -171,6 +171,9 @@ def test_model_tells_what_is_served(server: Server) -> None:
     body = server.client.get("/model").json()
     assert body["weights"]["origin"] == "demo"
     assert (body["classes"], body["size"], body["runtime"], body["placement"]) == (10, 32, "onnx", "inline")
+    assert (body["preprocessing"]["size"], body["preprocessing"]["upsample"]) == (32, 64)
+    assert (body["preprocessing"]["interpolation"], body["preprocessing"]["channels"]) == ("bilinear", "RGB")
+    assert body["preprocessing"]["mean"] == [0.485, 0.456, 0.406]
     assert body["runner"]["device"] == "cpu"
     assert body["runner"]["provider"] == "CPUExecutionProvider"
     assert body["gate"]["agreement"] >= 0.98

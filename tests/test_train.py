@@ -15,16 +15,19 @@ import torch
 from click.testing import CliRunner
 from PIL import Image, ImageDraw
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from classifier import pixels
 from classifier.preprocessing import Preprocessing
-from model_build import training, weights
+from model_build import folders, training, weights
 from model_build.train import train
 from model_build.training import Training, augment, one_cycle
 from model_build.weights import WeightsError, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
 
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220)}
@@ -101,6 +104,52 @@ def test_it_learns_and_the_build_takes_the_file(shapes: Path, tmp_path: Path) ->
     assert "epoch 6 of 6: loss" in output
     assert f"to serve it: make serve WEIGHTS={out}" in output
     assert sorted(tmp_path.iterdir()) == [out, unseen]
+
+
+def test_it_prepares_images_as_what_it_starts_from_and_says_so(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init, out = tmp_path / "init.safetensors", tmp_path / "out.safetensors"
+    told = {"input_size": "16", "resize": "18", "squash": "true", "interpolation": "bicubic"}
+    demo = find("demo")
+    save_file(demo.state, init, told | {"mean": "0.5,0.5,0.5", "std": "0.25,0.25,0.25", "bgr": "true"})
+    seen = set()
+
+    def watch(data: bytes, preprocessing: Preprocessing, max_pixels: int) -> NDArray[np.uint8]:
+        seen.add(preprocessing)
+        return pixels.decode(data, preprocessing, max_pixels)
+
+    monkeypatch.setattr(folders, "decode", watch)
+    run(shapes, "--init", init, "--frozen", "--epochs", 1, "--out", out)
+    # All of the scaled image; training and validation crop it themselves.
+    assert seen == {Preprocessing(18, 18, squash=True, interpolation="bicubic")}
+    trained = find(str(out))
+    assert trained.preprocessing == Preprocessing(16, 18, squash=True, interpolation="bicubic")
+    assert (trained.mean, trained.std) == ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    # Its weights are of R, G, B, as the pixels it has seen.
+    assert not trained.bgr
+    assert torch.allclose(trained.state["conv1.weight"], demo.state["conv1.weight"].flip(1), atol=1e-3)
+    with safe_open(out, "pt") as file:
+        assert set(told) <= set(file.metadata())
+
+
+def test_an_unfinished_run_is_not_gone_on_with_on_other_pixels(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init, out = tmp_path / "init.safetensors", tmp_path / "out.safetensors"
+
+    def told(**metadata: str) -> tuple[object, ...]:
+        save_file(find("demo").state, init, {"input_size": "16"} | metadata)
+        return (shapes, "--init", init, "--frozen", "--epochs", 2, "--out", out)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "write", stop)
+        assert outcome(*told(squash="true"))[0] == 1
+    assert "an unfinished run with --init with squash True, but this one has --init with squash None" in fails(*told())
+    assert "going on after epoch 2" in run(*told(squash="true"))
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights(

@@ -12,10 +12,13 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pytest
 from PIL import Image as images
 from playwright.sync_api import expect
 
+from classifier import pixels
+from classifier.preprocessing import Preprocessing
 from serving import page as pages
 from tests import browser
 from tests.conftest import ROOT, Server, eventually
@@ -263,6 +266,41 @@ def test_twice_the_model_s_own_size_is_sent(visit: Callable[..., Visit], server:
     here.choose({"name": "a.jpg", "mimeType": "image/jpeg", "buffer": jpeg(images.open(BOAT).resize((1200, 2400)))})
     here.cards(DONE, 1)
     assert [image.size for image in found] == [(464, 928)]
+
+
+@pytest.mark.parametrize("unusual", [{}, {"squash": True}, {"interpolation": "bicubic"}], ids=str)
+def test_what_is_sent_small_gives_the_pixels_of_the_original(
+    visit: Callable[..., Visit], server: Server, unusual: dict[str, Any]
+) -> None:
+    """Also where both sides of a photograph three times as wide as high are squashed to the same."""
+    model = server.client.get("/model").json()
+    here = visit(model=model | {"preprocessing": model["preprocessing"] | {"size": 112, "resize": 128} | unusual})
+    small: list[bytes] = []
+
+    def look(route: Any) -> None:
+        small.append(route.request.post_data_buffer)
+        route.continue_()
+
+    here.page.route("**/classify*", look)
+    original = jpeg(images.open(BOAT).resize((2400, 800)), quality=92)
+    here.choose({"name": "a.jpg", "mimeType": "image/jpeg", "buffer": original})
+    here.cards(DONE, 1)
+    preprocessing = Preprocessing(112, 128, **unusual)
+    one, other = (pixels.decode(data, preprocessing, 10**8).astype(int) for data in (small[0], original))
+    assert len(small[0]) < len(original)
+    assert np.abs(one - other).mean() < 2.5
+
+
+@pytest.mark.parametrize("unusual", [{"interpolation": "nearest"}, {"antialias": False}], ids=str)
+def test_originals_are_sent_where_single_pixels_are_looked_at(
+    visit: Callable[..., Visit], server: Server, unusual: dict[str, Any]
+) -> None:
+    model = server.client.get("/model").json()
+    here = visit(model=model | {"preprocessing": model["preprocessing"] | unusual})
+    found = sent(here)
+    here.choose(CAT)
+    here.cards(DONE, 1)
+    assert [image.size for image in found] == [(320, 320)]
 
 
 def test_the_switch_sends_the_original(visit: Callable[..., Visit]) -> None:
