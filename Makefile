@@ -2,14 +2,16 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
-PORT ?= 3000
-HOST ?= 127.0.0.1
-# conda exports a HOST that names a platform: one from the environment counts where it is an address or a URL.
-ifeq ($(origin HOST),environment)
-ifeq ($(shell grep -Eix 'localhost|https?://.*|[0-9.]+|[0-9a-f.]*:[0-9a-f:.]*' <<< "$$HOST"),)
+# conda exports a HOST that names its compiler's target: one of the environment counts if it is an address or a URL.
+ifneq ($(filter environment%,$(origin HOST)),)
+ifeq ($(shell case "$$HOST" in (http://*|https://*|localhost) echo yes;; (*[!0-9A-Fa-f.:]*|"") ;; (*) echo yes;; esac),)
+PASSED_OVER := $(value HOST)
 HOST := 127.0.0.1
 endif
 endif
+
+PORT ?= 3000
+HOST ?= 127.0.0.1
 WEIGHTS ?= auto
 VARIANT ?= cpu
 PYTHON ?= python3
@@ -23,18 +25,19 @@ export BENTOML_HOME ?= $(CURDIR)/.bentoml
 export BENTOML_DO_NOT_TRACK := True
 export ORT_DISABLE_TELEMETRY := 1
 export PYTHONPATH := $(CURDIR)
-# Paths and addresses reach the shell through its environment, where no character of theirs means anything to it.
-export GIVEN_BASE := $(value BASE)
-export GIVEN_DIR := $(value DIR)
-export GIVEN_HOST := $(value HOST)
-export GIVEN_PORT := $(value PORT)
-export GIVEN_PROFILE := $(value PROFILE)
-export GIVEN_WEIGHTS := $(value WEIGHTS)
+
+# A value is taken as it is: no character of a path is make's, which would look for variables in it, or the shell's.
+VALUES := BASE BENTOML_HOME DIR HOST PORT PROFILE PYTHON SLO_MS TORCH_INDEX VARIANT WEIGHTS
+$(foreach name,$(VALUES),$(if $(filter command,$(firstword $(origin $(name)))),$(eval override $(name) := $$(value $(name)))))
+ifeq ($(value HOST),localhost)
+override HOST := 127.0.0.1
+endif
+quoted = '$(subst ','\'',$(value $(1)))'
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on
 
 # Weights that were named are built; where they are in the store already, they become the newest again.
-MODEL_THERE = $(if $(filter file,$(origin WEIGHTS)),(set -- "$$BENTOML_HOME"/models/resnet18-*/latest; test -e "$$1"),false)
+MODEL_THERE = $(if $(filter file,$(origin WEIGHTS)),ls -- "$$BENTOML_HOME"/models/resnet18-*/latest >/dev/null 2>&1,false)
 
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 
@@ -43,16 +46,17 @@ LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotat
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  settings: PORT=3000 HOST=127.0.0.1 WEIGHTS=auto|imagenet|demo|PATH, and RESNET18_* (docs/operations.md)"
+	@echo "  a value is taken as it is, any path too; ARGS are words for the shell: ARGS=\"--labels 'my names.json'\""
 
 serve: $(VENV)/build.done ## Set up, build the model if there is none or WEIGHTS says which, and serve it on PORT
 	@$(MODEL_THERE) || $(MAKE) --no-print-directory model
-	@echo "Once it says \"ready: http://...\", open that address in a browser, or:"
-	@echo "  curl -F image=@photo.jpg http://.../classify"
-	@exec $(BIN)/python -m bentoml serve service:ResNet18 --host="$${GIVEN_HOST/#localhost/127.0.0.1}" --port="$$GIVEN_PORT"
+	@$(if $(PASSED_OVER),echo HOST=$(call quoted,PASSED_OVER)" of the environment is no address: passed over")
+	@echo "Once it says ready, open the address that it tells in a browser, or: curl -F image=@photo.jpg ADDRESS/classify"
+	@exec $(BIN)/python -m bentoml serve service:ResNet18 --host=$(call quoted,HOST) --port=$(call quoted,PORT)
 
 model: $(VENV)/build.done ## Build and register the model (WEIGHTS=..., ARGS="--help" for all options)
 	@echo "Building the model ..."
-	@$(BIN)/python -m model_build --weights="$$GIVEN_WEIGHTS" $(ARGS)
+	@$(BIN)/python -m model_build --weights=$(call quoted,WEIGHTS) $(ARGS)
 
 bento: $(VENV)/dev.done ## Pack service, model and requirements into a bento
 	@$(MODEL_THERE) || $(MAKE) --no-print-directory model
@@ -60,11 +64,11 @@ bento: $(VENV)/dev.done ## Pack service, model and requirements into a bento
 
 image: $(VENV)/dev.done ## Build the container image (VARIANT=cpu|gpu|torchscript|edge, BASE=..., TORCH_INDEX=...)
 	@$(MODEL_THERE) || $(MAKE) --no-print-directory model
-	@$(BIN)/python -m deploy.image --variant $(VARIANT) $(if $(BASE),--base="$$GIVEN_BASE") \
-		$(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) -- $(BUILD_ARGS)
+	@$(BIN)/python -m deploy.image --variant=$(call quoted,VARIANT) $(if $(value BASE),--base=$(call quoted,BASE)) \
+		$(if $(value TORCH_INDEX),--torch-index=$(call quoted,TORCH_INDEX)) -- $(BUILD_ARGS)
 
 test-image: $(VENV)/dev.done ## Build the image and run it for real: hardened, loaded, stopped, killed (4 minutes)
-	@VARIANT=$(VARIANT) TORCH_INDEX=$(TORCH_INDEX) $(BIN)/python -m pytest -m image tests/test_image.py
+	@VARIANT=$(call quoted,VARIANT) TORCH_INDEX=$(call quoted,TORCH_INDEX) $(BIN)/python -m pytest -m image tests/test_image.py
 
 lock: $(VENV)/dev.done ## Lock what images install, with hashes (LOCK_ARGS=... for an index of torch's CPU wheels)
 	@for set in runtime gpu; do $(LOCK) -o requirements/$$set.lock requirements/$$set.txt; done
@@ -78,14 +82,14 @@ test: $(VENV)/dev.done ## Set up and run lint, types and every test
 lint: $(VENV)/dev.done ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@$(BIN)/python -m mypy
 
 audit: $(VENV)/dev.done ## Ask the public advisory database about every package that is served with
 	@$(BIN)/uv tool run --from pip-audit==2.9.0 pip-audit --strict --disable-pip --no-deps -r requirements/runtime.txt
 
 corpus: $(VENV)/dev.done ## Send every file of DIR to the service and print what came back (ARGS="--help" for options)
 	@$(MODEL_THERE) || $(MAKE) --no-print-directory model
-	@$(BIN)/python -m tests.corpus $(ARGS) -- "$$GIVEN_DIR"
+	@$(BIN)/python -m tests.corpus $(ARGS) -- $(if $(value DIR),$(call quoted,DIR))
 
 fuzz: $(VENV)/fuzz.done ## Fuzz the image decoder for a minute, led by coverage (ARGS="--seconds 600")
 	@$(BIN)/python -m tests.fuzz_pixels $(ARGS)
@@ -98,19 +102,20 @@ bench-gpu: $(VENV)/build.done ## Measure it on this machine's GPU
 
 # HOST is where `make serve` listens; only one that was given names a server to load.
 OWN_SERVER := $(filter file,$(origin HOST))
-LOADED = $(if $(OWN_SERVER),--serve "$(BIN)/python -m bentoml serve service:ResNet18 --host 127.0.0.1 --port {port}",--host="$$GIVEN_HOST")
+LOADED = $(if $(OWN_SERVER),--serve "$(BIN)/python -m bentoml serve service:ResNet18 --host 127.0.0.1 --port {port}",--host=$(call quoted,HOST))
 
 load: $(VENV)/build.done $(VENV)/load.done ## Load it and judge: PROFILE=steady, SLO_MS=100, HOST=http://... (else its own)
 	@$(if $(OWN_SERVER),$(MODEL_THERE) || $(MAKE) --no-print-directory model)
-	@RESNET18_SLO_MS=$(SLO_MS) $(BIN)/python -m loadtests run --profile="$$GIVEN_PROFILE" --slo-ms $(SLO_MS) $(LOADED) $(ARGS)
+	@RESNET18_SLO_MS=$(call quoted,SLO_MS) $(BIN)/python -m loadtests run --profile=$(call quoted,PROFILE) \
+		--slo-ms=$(call quoted,SLO_MS) $(LOADED) $(ARGS)
 
 clean: ## Remove what these commands made here: environment, store, caches
 	rm -rf $(VENV) .venv-bench .bentoml .pytest_cache .mypy_cache .ruff_cache .hypothesis build
 
 $(VENV)/bin/python:
 	@echo "Making a virtual environment in $(VENV) ..."
-	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version)'
-	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+	@$(call quoted,PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version)'
+	@$(call quoted,PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/%.done: requirements/%.txt requirements/constraints.txt requirements/runtime.txt | $(VENV)/bin/python
 	@echo "Installing requirements/$*.txt ..."
@@ -120,6 +125,6 @@ $(VENV)/%.done: requirements/%.txt requirements/constraints.txt requirements/run
 # The peers' own environment: their requirements must not decide over ours.
 .venv-bench/bench.done: requirements/bench.txt
 	@echo "Installing requirements/bench.txt into .venv-bench ..."
-	@$(PYTHON) -m venv .venv-bench
+	@$(call quoted,PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

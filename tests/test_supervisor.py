@@ -122,18 +122,23 @@ def test_nothing_outlives_a_killed_supervisor(
     runners = 1 if placement == "dedicated" else 0
     # Of each contained decoder there are what forks and one fork for each of its threads that has had an image.
     assert len(tree) >= 1 + 2 + runners + (2 + 1 if decoder == "contained" else 0)
-    with connect(server) as slow:
-        slow.sendall(head.encode() + body[:1000])
-        time.sleep(0.2)
-        os.kill(server.process.pid, signal.SIGKILL)
-        # The port is free, though what is in flight is still to be answered.
-        assert eventually(lambda: is_free(server.port), 4)
-        slow.sendall(body[1000:])
-        answer = everything(slow)
-    assert answer.startswith((b"HTTP/1.1 200",) if placement == "inline" else (b"HTTP/1.1 200", b"HTTP/1.1 503")), (
-        answer
-    )
-    assert eventually(lambda: all(map(has_ended, tree)), 10), [pid for pid in tree if not has_ended(pid)]
+    try:
+        with connect(server) as slow:
+            slow.sendall(head.encode() + body[:1000])
+            time.sleep(0.2)
+            os.kill(server.process.pid, signal.SIGKILL)
+            # The port is free, though what is in flight is still to be answered.
+            assert eventually(lambda: is_free(server.port), 4)
+            slow.sendall(body[1000:])
+            answer = everything(slow)
+        assert answer.startswith(b"HTTP/1.1 200" if placement == "inline" else (b"HTTP/1.1 200", b"HTTP/1.1 503")), (
+            answer
+        )
+        assert eventually(lambda: all(map(has_ended, tree)), 10)
+    finally:
+        for pid in tree:
+            if not has_ended(pid):
+                os.kill(pid, signal.SIGKILL)
     assert "the supervisor has ended" in server.stop()
 
 
