@@ -6,6 +6,7 @@ import math
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -24,6 +25,18 @@ def _finite(_: click.Context, option: click.Parameter, value: float) -> float:
     if math.isnan(value):
         raise click.BadParameter(f"{value} is no threshold; a number is needed", param=option)
     return value
+
+
+class _LabelsFile(click.Path):
+    """A file of labels, or the word ``imagenet`` for the packaged one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The file's path; of the word, that of the packaged file."""
+        if value == "imagenet":
+            from model_build.weights import IMAGENET_LABELS
+
+            value = IMAGENET_LABELS
+        return super().convert(value, param, ctx)
 
 
 class _Group(click.Group):
@@ -58,14 +71,26 @@ class _Group(click.Group):
     metavar="auto|imagenet|demo|PATH",
     help=(
         "Which ResNet18. imagenet: torchvision's, from the torch hub cache (TORCH_HOME) or downloaded. demo: the "
-        "packaged CIFAR-10 checkpoint. auto: imagenet, else demo. PATH: your .pth, .pt or .safetensors state dict, "
-        "any number of classes."
+        "packaged CIFAR-10 checkpoint. auto: imagenet, else demo. PATH: your state dict, as torch.save or safetensors "
+        "wrote it, alone or among what a training script keeps; any number of classes."
+    ),
+)
+@click.option(
+    "--key",
+    metavar="NAME",
+    help=(
+        "Which set of weights of several in PATH, dots between nested names: state_dict, model.ema.  "
+        "[default: the average (ema, swa, …), else the only one]"
     ),
 )
 @click.option(
     "--labels",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help=('Class names in class order: one a line, or JSON {"en": [...], "zh": [...]}.'),
+    metavar="FILE|imagenet",
+    type=_LabelsFile(path_type=Path, exists=True, dir_okay=False),
+    help=(
+        'Class names in class order: one a line, or JSON {"en": [...], "zh": [...]}. imagenet: the 1,000 of ImageNet, '
+        "which torchvision's own weights have without asking."
+    ),
 )
 @click.option(
     "--size",
@@ -134,6 +159,7 @@ class _Group(click.Group):
 def main(
     ctx: click.Context,
     weights: str,
+    key: str | None,
     labels: Path | None,
     size: int | None,
     resize: int | None,
@@ -169,13 +195,16 @@ def main(
     from model_build.pipeline import build
     from model_build.samples import SamplesError
     from model_build.store import StoreError
-    from model_build.weights import WeightsError, find
+    from model_build.weights import WeightsError, find, numbered
     from runners.artifacts import ArtifactError
 
     wanted = _wanted(tuple(dict.fromkeys(runtimes)), precisions)
     thresholds = Thresholds(min_agreement, max_accuracy_loss, max_difference)
     try:
-        checkpoint = find(weights, labels=labels, size=size, resize=resize, notice=_notice)
+        checkpoint = find(weights, labels=labels, size=size, resize=resize, key=key, notice=_notice, fallback=_fallback)
+        if checkpoint.classes == 1000 and labels is None and checkpoint.labels == numbered(1000):
+            said = "has 1,000 classes and no names for them; if they are ImageNet's, add --labels imagenet"
+            _notice(f"{checkpoint.origin} {said}")
         console.print(
             f"[bold]{escape(checkpoint.origin)}[/] weights {checkpoint.digest[:12]}: {checkpoint.classes} classes, "
             f"{checkpoint.size} px"
@@ -226,6 +255,10 @@ def _wanted(runtimes: tuple[str, ...], precisions: str) -> list[tuple[str, str]]
 
 
 def _notice(text: str) -> None:
+    console.print(f"[yellow]note:[/] {escape(text)}")
+
+
+def _fallback(text: str) -> None:
     console.print(Panel(escape(text), title="ImageNet's weights are not here", border_style="yellow", width=100))
 
 

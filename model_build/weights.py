@@ -6,29 +6,28 @@ import hashlib
 import json
 import math
 import os
-import pickle
-import re
-import shutil
-import socket
-import tempfile
 from dataclasses import dataclass, replace
-from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from classifier.labels import Labels
-from model_build.network import IMAGENET_MEAN, IMAGENET_STD, import_torchvision, resnet18
+from model_build import hub, statedict
+from model_build.errors import FileError
+from model_build.network import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from model_build.statedict import StateDict
 
 ASSETS = Path(__file__).parent / "assets"
 DEMO_FILE = ASSETS / "resnet18-cifar10.safetensors"
 IMAGENET_LABELS = ASSETS / "labels-imagenet.json"
 DEMO_LABELS = ASSETS / "labels-cifar10.json"
-HUB_TIMEOUT_S = 20.0
+# What files of weights are called as a rule; none is needed.
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 
 
 class WeightsError(Exception):
@@ -66,25 +65,30 @@ def find(
     labels: Path | None = None,
     size: int | None = None,
     resize: int | None = None,
+    key: str | None = None,
     notice: Callable[[str], None] = print,
+    fallback: Callable[[str], None] = print,
 ) -> Checkpoint:
     """The checkpoint that ``weights`` names: ``auto``, ``imagenet``, ``demo`` or a path.
 
-    ``auto`` is ImageNet's where they can be had, else the demo, told through ``notice``.
-    Raises WeightsError.
+    ``auto`` is ImageNet's where they can be had, else the demo, told through ``fallback``. Of the several sets of
+    weights in a file the average is taken, or the one that ``key`` names; which, and what was left, is told through
+    ``notice``. Raises WeightsError.
     """
+    if key is not None and weights in ("auto", "imagenet", "demo"):
+        raise WeightsError(f"--key {key!r} chooses in a file of weights, and --weights {weights} is none")
     if weights == "auto":
         try:
             checkpoint = _imagenet()
         except WeightsError as error:
-            notice(f"{error}\n\nThe packaged demo checkpoint (CIFAR-10: 10 classes, 32 px) is used instead.")
+            fallback(f"{error}\n\nThe packaged demo checkpoint (CIFAR-10: 10 classes, 32 px) is used instead.")
             checkpoint = _demo()
     elif weights == "imagenet":
         checkpoint = _imagenet()
     elif weights == "demo":
         checkpoint = _demo()
     else:
-        checkpoint = _from_file(Path(weights))
+        checkpoint = _from_file(Path(weights), key, notice)
     if labels is not None:
         checkpoint = replace(checkpoint, labels=read_labels(labels))
     if len(checkpoint.labels.en) != checkpoint.classes:
@@ -137,150 +141,77 @@ def parse_labels(text: str) -> Labels:
     return Labels(lists["en"] or (), lists["zh"])
 
 
+def numbered(classes: int) -> Labels:
+    """The labels of ``classes`` classes whose names nothing tells."""
+    return Labels(tuple(f"class {index}" for index in range(classes)))
+
+
 def _imagenet() -> Checkpoint:
-    import_torchvision()
-    from torchvision.models import ResNet18_Weights
-
-    url = ResNet18_Weights.IMAGENET1K_V1.url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    prefix = path.stem.rsplit("-", 1)[1]
     try:
-        if not path.is_file():
-            _download(url, path, prefix)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise WeightsError(f"ImageNet's weights at {path} can't be read: {error.strerror}") from None
-    if not digest.startswith(prefix):
-        raise WeightsError(
-            f"{path} is damaged: its sha256 starts with {digest[:8]!r}, not {prefix!r}; delete it and run this again"
-        )
-    return _checkpoint(_load(path), "imagenet", read_labels(IMAGENET_LABELS), {"input_size": "224", "resize": "256"})
-
-
-def _download(url: str, path: Path, prefix: str) -> None:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(HUB_TIMEOUT_S)  # torch.hub passes none, and a silent hub would hang the build
-    try:
-        # First aside, so that a machine that reaches no hub gets no empty cache folder in its home.
-        with tempfile.TemporaryDirectory(prefix="resnet18-hub-") as aside:
-            file = Path(aside) / path.name
-            torch.hub.download_url_to_file(url, str(file), hash_prefix=prefix, progress=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Another build must not see half of it, nor this one if it is killed.
-            beside = path.with_name(f".{path.name}.{os.getpid()}")
-            try:
-                shutil.copyfile(file, beside)
-                beside.replace(path)
-            finally:
-                beside.unlink(missing_ok=True)
-    # OSError: no hub; HTTPException and ValueError: something that is none; RuntimeError: another hash than ours.
-    except (OSError, HTTPException, ValueError, RuntimeError) as error:
-        raise WeightsError(
-            f"ImageNet's weights can't be downloaded ({error}).\n"
-            f"To serve them, fetch {url.rsplit('/', 1)[1]} (45 MB) from {url} on a machine that can, "
-            f"and place it at {path}"
-        ) from None
-    finally:
-        socket.setdefaulttimeout(before)
+        path = hub.imagenet()
+    except hub.HubError as error:
+        raise WeightsError(str(error)) from None
+    stored = _read(path)
+    return _checkpoint(stored.state, "imagenet", read_labels(IMAGENET_LABELS), {"input_size": "224", "resize": "256"})
 
 
 def _demo() -> Checkpoint:
-    state, metadata = _load_safetensors(DEMO_FILE)
-    return _checkpoint(state, "demo", read_labels(DEMO_LABELS), metadata)
+    stored = _read(DEMO_FILE)
+    return _checkpoint(stored.state, "demo", read_labels(DEMO_LABELS), stored.metadata)
 
 
-def _from_file(path: Path) -> Checkpoint:
+def _from_file(path: Path, key: str | None, notice: Callable[[str], None]) -> Checkpoint:
     try:
+        if path.is_dir():
+            inside = sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES)
+            found = f"; name the file in it: {', '.join(inside[:3])}" if inside else ""
+            raise WeightsError(f"--weights {str(path)!r} is a directory, not a file{found}")
         if not path.is_file():
             raise WeightsError(f"--weights {str(path)!r} is not a file, nor one of auto, imagenet, demo")
-        with path.open("rb"):
-            pass
     except OSError as error:
         raise WeightsError(f"--weights {str(path)!r} can't be read: {error.strerror}") from None
-    if path.suffix == ".safetensors":
-        state, metadata = _load_safetensors(path)
-    elif path.suffix in (".pth", ".pt"):
-        state, metadata = _load(path), {}
-    else:
-        raise WeightsError(f"--weights {path.name!r}: the suffix must be .pth, .pt or .safetensors")
-    state = _fitting(state, path.name)
-    classes = state["fc.weight"].shape[0]
-    if "labels" in metadata:
+    name, stored = _name(path), _read(path, key, notice)
+    state = stored.state
+    if len(state["fc.weight"]) == 1:
+        state = _two_classes(state)
+        notice(
+            f"{name} has one output (fc.weight [1, 512]), taken for a sigmoid's: it is served as two classes, the "
+            "negative and then the positive, whose probability is that sigmoid"
+        )
+    classes = len(state["fc.weight"])
+    if "labels" in stored.metadata:
         try:
-            labels = parse_labels(metadata["labels"])
+            labels = parse_labels(stored.metadata["labels"])
         except ValueError as error:
-            raise WeightsError(f"{path.name}: the labels in its metadata can't be used: {error}") from None
-    elif classes == 1000:
+            raise WeightsError(f"{name}: the labels in its metadata can't be used: {error}") from None
+    elif classes == 1000 and hub.is_imagenet(path):
         labels = read_labels(IMAGENET_LABELS)
     else:
-        labels = Labels(tuple(f"class {index}" for index in range(classes)))
-    return _checkpoint(state, path.name, labels, metadata)
+        labels = numbered(classes)
+    return _checkpoint(state, name, labels, stored.metadata)
 
 
-def first_line(error: Exception) -> str:
-    """What ``error`` says, in a line; where it says nothing, what it is called."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def _name(path: Path) -> str:
+    """The file's name as text that can be written; a file system allows more."""
+    return os.fsencode(path.name).decode("utf-8", errors="replace")
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _read(path: Path, key: str | None = None, notice: Callable[[str], None] = print) -> StateDict:
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch's own words recommend to load it all the same, which would run whatever it holds.
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if found is None:
-            raise WeightsError(f"{path.name} can't be loaded as weights only: it is no file of torch.save") from None
-        raise WeightsError(
-            f"{path.name} holds more than tensors ({found[1]}) and is not loaded, because that could run any code; "
-            "save just the weights: torch.save(model.state_dict(), ...) or a .safetensors"
-        ) from None
-    except Exception as error:  # torch raises its own, pickle's and zip's errors here, without a common base
-        raise WeightsError(f"{path.name} can't be loaded as weights only: {first_line(error)}") from None
-    for wrapper in ("state_dict", "model"):
-        if isinstance(data, dict) and isinstance(data.get(wrapper), dict):
-            data = data[wrapper]
-    if not isinstance(data, dict):
-        raise WeightsError(f"{path.name} holds a {type(data).__name__}, not a state dict")
-    return data
+        return statedict.read(path, key, lambda text: notice(f"{_name(path)} {text}"))
+    except FileError as error:
+        raise WeightsError(f"{_name(path)} {error}") from None
+    except OSError as error:
+        raise WeightsError(f"--weights {str(path)!r} can't be read: {error.strerror}") from None
 
 
-def _load_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except SafetensorError as error:
-        raise WeightsError(f"{path.name} can't be read as safetensors: {error}") from None
+def _two_classes(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A head of one logit z as two of 0 and z, so that softmax gives 1 - sigmoid(z) and sigmoid(z)."""
+    head = {key: torch.cat([torch.zeros_like(state[key]), state[key]]) for key in ("fc.weight", "fc.bias")}
+    return state | head
 
 
-def _fitting(state: dict[str, Any], name: str) -> dict[str, torch.Tensor]:
-    """``state`` as a float32 ResNet18 state dict without wrappers' prefixes; WeightsError on the first misfit."""
-    state = {str(key).removeprefix("module."): value for key, value in state.items()}
-    head = state.get("fc.weight")
-    if not isinstance(head, torch.Tensor) or head.ndim != 2:
-        raise WeightsError(f"{name} is no ResNet18: 'fc.weight' is missing or not a matrix")
-    with torch.device("meta"):
-        expected = {key: tuple(value.shape) for key, value in resnet18(head.shape[0]).state_dict().items()}
-    counters = {key for key in expected if key.endswith("num_batches_tracked")}
-    for key, shape in expected.items():
-        if key in counters:
-            continue
-        value = state.get(key)
-        if not isinstance(value, torch.Tensor):
-            raise WeightsError(f"{name} is no ResNet18: {key!r} is missing")
-        if tuple(value.shape) != shape:
-            raise WeightsError(f"{name} is no ResNet18: {key!r} has shape {tuple(value.shape)}, expected {shape}")
-        if not bool(torch.isfinite(value).all()):
-            raise WeightsError(f"{name}: {key!r} holds values that are not finite")
-    for key in state:
-        if key not in expected:
-            raise WeightsError(f"{name} is no ResNet18: {key!r} is not one of its keys")
-    return {key: state[key].detach().to(torch.float32) for key in expected if key not in counters}
-
-
-def _checkpoint(state: dict[str, Any], origin: str, labels: Labels, metadata: dict[str, str]) -> Checkpoint:
-    state = _fitting(state, origin)
+def _checkpoint(state: dict[str, torch.Tensor], origin: str, labels: Labels, metadata: dict[str, str]) -> Checkpoint:
     digest = hashlib.sha256()
     for key in sorted(state):
         digest.update(f"{key}{tuple(state[key].shape)}".encode())
