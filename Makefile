@@ -4,6 +4,12 @@ SHELL := /bin/bash
 
 PORT ?= 3000
 HOST ?= 127.0.0.1
+# conda exports a HOST that names a platform: one from the environment counts where it is an address or a URL.
+ifeq ($(origin HOST),environment)
+ifeq ($(shell grep -Eix 'localhost|https?://.*|[0-9.]+|[0-9a-f.]*:[0-9a-f:.]*' <<< "$$HOST"),)
+HOST := 127.0.0.1
+endif
+endif
 WEIGHTS ?= auto
 VARIANT ?= cpu
 PYTHON ?= python3
@@ -15,12 +21,20 @@ BIN := $(VENV)/bin
 # The store lives in the project, so that trying it leaves nothing in your home; an exported BENTOML_HOME wins.
 export BENTOML_HOME ?= $(CURDIR)/.bentoml
 export BENTOML_DO_NOT_TRACK := True
+export ORT_DISABLE_TELEMETRY := 1
 export PYTHONPATH := $(CURDIR)
+# Paths and addresses reach the shell through its environment, where no character of theirs means anything to it.
+export GIVEN_BASE := $(value BASE)
+export GIVEN_DIR := $(value DIR)
+export GIVEN_HOST := $(value HOST)
+export GIVEN_PORT := $(value PORT)
+export GIVEN_PROFILE := $(value PROFILE)
+export GIVEN_WEIGHTS := $(value WEIGHTS)
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on
 
 # Weights that were named are built; where they are in the store already, they become the newest again.
-MODEL_THERE = $(if $(filter file,$(origin WEIGHTS)),compgen -G "$(BENTOML_HOME)/models/resnet18-*/latest" >/dev/null,false)
+MODEL_THERE = $(if $(filter file,$(origin WEIGHTS)),(set -- "$$BENTOML_HOME"/models/resnet18-*/latest; test -e "$$1"),false)
 
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 
@@ -32,21 +46,21 @@ help: ## List these commands
 
 serve: $(VENV)/build.done ## Set up, build the model if there is none or WEIGHTS says which, and serve it on PORT
 	@$(MODEL_THERE) || $(MAKE) --no-print-directory model
-	@echo "Once it says ready, open http://$(HOST):$(PORT) in a browser, or:"
-	@echo "  curl -F image=@photo.jpg http://$(HOST):$(PORT)/classify"
-	@exec $(BIN)/bentoml serve service:ResNet18 --host $(HOST) --port $(PORT)
+	@echo "Once it says \"ready: http://...\", open that address in a browser, or:"
+	@echo "  curl -F image=@photo.jpg http://.../classify"
+	@exec $(BIN)/python -m bentoml serve service:ResNet18 --host="$${GIVEN_HOST/#localhost/127.0.0.1}" --port="$$GIVEN_PORT"
 
 model: $(VENV)/build.done ## Build and register the model (WEIGHTS=..., ARGS="--help" for all options)
 	@echo "Building the model ..."
-	@$(BIN)/python -m model_build --weights '$(WEIGHTS)' $(ARGS)
+	@$(BIN)/python -m model_build --weights="$$GIVEN_WEIGHTS" $(ARGS)
 
 bento: $(VENV)/dev.done ## Pack service, model and requirements into a bento
 	@$(MODEL_THERE) || $(MAKE) --no-print-directory model
-	@$(BIN)/bentoml build
+	@$(BIN)/python -m bentoml build
 
 image: $(VENV)/dev.done ## Build the container image (VARIANT=cpu|gpu|torchscript|edge, BASE=..., TORCH_INDEX=...)
 	@$(MODEL_THERE) || $(MAKE) --no-print-directory model
-	@$(BIN)/python -m deploy.image --variant $(VARIANT) $(if $(BASE),--base $(BASE)) \
+	@$(BIN)/python -m deploy.image --variant $(VARIANT) $(if $(BASE),--base="$$GIVEN_BASE") \
 		$(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX)) -- $(BUILD_ARGS)
 
 test-image: $(VENV)/dev.done ## Build the image and run it for real: hardened, loaded, stopped, killed (4 minutes)
@@ -71,7 +85,7 @@ audit: $(VENV)/dev.done ## Ask the public advisory database about every package 
 
 corpus: $(VENV)/dev.done ## Send every file of DIR to the service and print what came back (ARGS="--help" for options)
 	@$(MODEL_THERE) || $(MAKE) --no-print-directory model
-	@$(BIN)/python -m tests.corpus $(DIR) $(ARGS)
+	@$(BIN)/python -m tests.corpus $(ARGS) -- "$$GIVEN_DIR"
 
 fuzz: $(VENV)/fuzz.done ## Fuzz the image decoder for a minute, led by coverage (ARGS="--seconds 600")
 	@$(BIN)/python -m tests.fuzz_pixels $(ARGS)
@@ -84,11 +98,11 @@ bench-gpu: $(VENV)/build.done ## Measure it on this machine's GPU
 
 # HOST is where `make serve` listens; only one that was given names a server to load.
 OWN_SERVER := $(filter file,$(origin HOST))
-LOADED = $(if $(OWN_SERVER),--serve "$(BIN)/bentoml serve service:ResNet18 --host 127.0.0.1 --port {port}",--host $(HOST))
+LOADED = $(if $(OWN_SERVER),--serve "$(BIN)/python -m bentoml serve service:ResNet18 --host 127.0.0.1 --port {port}",--host="$$GIVEN_HOST")
 
 load: $(VENV)/build.done $(VENV)/load.done ## Load it and judge: PROFILE=steady, SLO_MS=100, HOST=http://... (else its own)
 	@$(if $(OWN_SERVER),$(MODEL_THERE) || $(MAKE) --no-print-directory model)
-	@RESNET18_SLO_MS=$(SLO_MS) $(BIN)/python -m loadtests run --profile $(PROFILE) --slo-ms $(SLO_MS) $(LOADED) $(ARGS)
+	@RESNET18_SLO_MS=$(SLO_MS) $(BIN)/python -m loadtests run --profile="$$GIVEN_PROFILE" --slo-ms $(SLO_MS) $(LOADED) $(ARGS)
 
 clean: ## Remove what these commands made here: environment, store, caches
 	rm -rf $(VENV) .venv-bench .bentoml .pytest_cache .mypy_cache .ruff_cache .hypothesis build

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,8 +13,8 @@ from starlette.routing import Route
 
 from classifier import settings as _settings
 from classifier.errors import ClassifierError
-from runners import artifacts, backends, runner
-from serving import dedicated, door, replies, schema, supervisor
+from runners import artifacts, backends, runner, telemetry
+from serving import address, dedicated, door, openapi, parameters, replies, schema, supervisor
 from serving.classify import Classifier
 from serving.edge import EdgeService, Lane, refuse
 from serving.metrics import RequestMetrics
@@ -25,12 +26,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bentoml.resnet18")
 
+# Before anything can be refused, which BentoML would report too.
+telemetry.off()
+
 # BentoML reads a service's shape when this module is imported, so the settings that shape it are read here.
 try:
     settings = _settings.load()
     device = backends.pick_device(settings.device, settings.runtime)
     tag = artifacts.choose(settings, device, bento=Path(__file__).resolve().parents[1] / "bento.yaml")
-    guard = door.build(settings)
+    guard, keyed = door.build(settings), bool(door.known_keys(settings))
 except (_settings.SettingsError, artifacts.ArtifactError, backends.DeviceError) as error:
     raise SystemExit(f"resnet18: {error}") from None
 placement = settings.placement
@@ -39,17 +43,22 @@ if placement == "auto":
 inline = placement == "inline"
 
 
-async def _model(_: Request) -> Response:
+async def _model(request: Request) -> Response:
     """``GET /model``: what is served, where, and how accurate it was found to be."""
     try:
+        parameters.check_query(request)
         return replies.json_response(await bentoml.get_current_service().describe())
     except ClassifierError as error:
         return replies.error_response(error)
 
 
-async def _labels(_: Request) -> Response:
+async def _labels(request: Request) -> Response:
     """``GET /labels``: the names of all classes, in class order."""
-    return replies.json_response(bentoml.get_current_service().labels())
+    try:
+        parameters.check_query(request)
+        return replies.json_response(bentoml.get_current_service().labels())
+    except ClassifierError as error:
+        return replies.error_response(error)
 
 
 @bentoml.service(
@@ -88,12 +97,20 @@ class ResNet18:
             names = ", ".join(manifest.labels.en)
             logger.warning("these are DEMO weights: everything is one of %s; make model WEIGHTS=imagenet", names)
 
+    @staticmethod
+    @functools.cache
+    def describe_api() -> Any:
+        """The OpenAPI document."""
+        return openapi.document(settings, len(artifacts.open_artifact(tag).manifest.labels), keyed)
+
     @bentoml.on_deployment
     def check() -> None:
         """In the supervisor: refuse to start, before any worker does, what no worker could serve."""
         try:
             artifacts.open_artifact(tag)
-        except artifacts.ArtifactError as error:
+            if asked := address.asked():
+                address.check(*asked)
+        except (artifacts.ArtifactError, address.AddressError) as error:
             raise SystemExit(f"resnet18: {error}") from None
         supervisor.install()
 
@@ -123,8 +140,9 @@ class ResNet18:
             "weights": manifest.weights,
             "digest": manifest.digest,
             "classes": len(manifest.labels),
-            "size": manifest.size,
-            "resize": manifest.resize,
+            "size": manifest.preprocessing.size,
+            "resize": manifest.preprocessing.resize,
+            "preprocessing": manifest.described(),
             "runtime": manifest.runtime,
             "precision": manifest.precision,
             "placement": placement,

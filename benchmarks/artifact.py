@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 
 from benchmarks.peers import ROOT
+from runners import telemetry
 
 FOLDER = ROOT / "build" / "bench"
 RANDOM = FOLDER / "random1000.pth"
@@ -40,7 +41,7 @@ def ready(precisions: str = "auto") -> Artifact:
     store = FOLDER / f"bentoml-{precisions.replace(',', '-')}"
     # Before anything imports bentoml, which reads it once.
     os.environ["BENTOML_HOME"] = str(store)
-    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    telemetry.off()
     origin, weights = _weights()
     key = {"origin": origin, "exporter": _exporter()}
     mark = store / "built.json"

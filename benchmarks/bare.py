@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from runners import telemetry
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from multiprocessing.synchronize import Barrier
@@ -72,12 +74,12 @@ def _share(barrier: Barrier) -> None:
 
 
 def _loop(artifact: Path, photos: list[bytes], seconds: float) -> _Count:
-    import onnxruntime
-
     from classifier.pixels import decode
+    from classifier.preprocessing import Preprocessing
 
     manifest = json.loads((artifact.parent / "manifest.json").read_text(encoding="utf-8"))
-    size, resize = manifest["size"], manifest["resize"]
+    preprocessing = Preprocessing(manifest["size"], manifest["resize"])
+    onnxruntime = telemetry.onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -85,7 +87,7 @@ def _loop(artifact: Path, photos: list[bytes], seconds: float) -> _Count:
 
     def once(photo: bytes) -> tuple[float, float]:
         begin = time.perf_counter()
-        pixels = decode(photo, size, resize, MAX_PIXELS)
+        pixels = decode(photo, preprocessing, MAX_PIXELS)
         decoded = time.perf_counter()
         session.run(["probabilities"], {"image": pixels[None]})
         return decoded - begin, time.perf_counter() - decoded

@@ -95,7 +95,7 @@ def costs(rounds: int) -> list[dict[str, Any]]:
         folder = artifact.stored(runtime, precision).parent
         manifest = load(folder)
         backend = backends.load(folder, manifest, "cuda:0")
-        seconds = batch_seconds(backend, manifest.size, BATCHES, rounds)
+        seconds = batch_seconds(backend, manifest.preprocessing.size, BATCHES, rounds)
         alpha, beta = fit(seconds)
         best, rate = optimum(seconds, SLO_MS)
         rows.append(

@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks import artifact, ours, results
 from benchmarks.results import Goal, Sheet, at_least, at_most
+from runners import telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +33,7 @@ MAX_OUTSIDE_MS = 0.4
 
 def profile(path: Path, size: int, runs: int) -> list[dict[str, Any]]:
     """Each node of the optimised graph in order: ``name``, ``op`` and its median ``ms``."""
-    import onnxruntime as ort
-
+    ort = telemetry.onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -74,7 +74,8 @@ def torchscript(built: artifact.Artifact) -> dict[str, tuple[str, Variant]]:
     from runners.backends import TorchScriptBackend, cpu_features
 
     checkpoint = weights.find("imagenet" if built.origin == "imagenet" else str(built.weights))
-    pixels = np.random.default_rng(SEED).integers(0, 256, (1, checkpoint.size, checkpoint.size, 3), np.uint8)
+    side = checkpoint.preprocessing.size
+    pixels = np.random.default_rng(SEED).integers(0, 256, (1, side, side, 3), np.uint8)
     image = torch.from_numpy(pixels)
 
     def traced(dtype: torch.dtype, *, last: bool, optimized: bool) -> Variant:

@@ -18,6 +18,7 @@ from benchmarks.load import Result, closed
 from benchmarks.ours import Watch
 from benchmarks.peers import ROOT, Peer
 from loadtests.processes import Memory, Tree, free_port, serving
+from runners import telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -71,12 +72,13 @@ class Reference:
     def __init__(self, setting: Setting) -> None:
         from benchmarks.peers.recipe import Recipe
         from classifier.pixels import decode
+        from classifier.preprocessing import Preprocessing
 
         plain, draft = Recipe(setting.artifact, draft=False), Recipe(setting.artifact, draft=True)
         preprocessing: dict[str, Callable[[bytes], NDArray[np.uint8]]] = {
             "plain": lambda photo: plain.pixels(io.BytesIO(photo)),
             "draft": lambda photo: draft.pixels(io.BytesIO(photo)),
-            "service": lambda photo: decode(photo, plain.size, plain.resize, MAX_PIXELS),
+            "service": lambda photo: decode(photo, Preprocessing(plain.size, plain.resize), MAX_PIXELS),
         }
         self.probabilities = {
             kind: [plain.probabilities(pixels(photo)[None])[0] for photo in setting.photos.values()]
@@ -103,7 +105,7 @@ def measure(row: Row, setting: Setting, reference: Reference) -> list[Point]:
     Raises StartError, ValueError or OSError where the server can't be measured.
     """
     peer, port = row.peer, free_port()
-    environment = {"BENTOML_DO_NOT_TRACK": "True"}
+    environment = dict(telemetry.OFF)
     with tempfile.TemporaryDirectory() as scratch:
         folder = ROOT
         if peer.pixels != "service":

@@ -63,7 +63,7 @@ def running(command: Sequence[str] = (), **settings: object) -> Iterator[Service
     port = free_port()
     words = [word.format(port=port) for word in command] or peer().command(port, 1)
     environment = {f"RESNET18_{name.upper()}": str(value) for name, value in settings.items()}
-    environment |= {"BENTOML_DO_NOT_TRACK": "True", "PYTHONPATH": str(ROOT)}
+    environment |= {"PYTHONPATH": str(ROOT)}
     ready = f"http://127.0.0.1:{port}/readyz"
     with serving(words, ready=ready, environment=environment, folder=ROOT) as tree:
         yield Service(port, tree)

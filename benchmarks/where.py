@@ -96,8 +96,8 @@ def _infer_forever(tag: str, far: socket.socket) -> None:
 
     settings = Settings()
     engine = runner.open_engine(settings, tag, "cpu")
-    size, resize = engine.artifact.manifest.size, engine.artifact.manifest.resize
-    run = runner.preparing(engine, lambda data: pixels.decode(data, size, resize, settings.max_pixels))
+    preprocessing = engine.artifact.manifest.preprocessing
+    run = runner.preparing(engine, lambda data: pixels.decode(data, preprocessing, settings.max_pixels))
     far.sendall(b"!")
     with far.makefile("rb") as file:
         while head := file.read(4):

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from classifier import pixels
 from classifier.errors import ClassifierError
+from classifier.preprocessing import Preprocessing
 
 # What the parent orders: fork a decoder for the socket that comes along, or end the one of a process id.
 FORK, END = b"F", b"E"
@@ -35,11 +36,16 @@ PIXELS, ERROR = b"P", b"E"
 class Limits:
     """How to decode (see ``pixels.decode``), and what one image may take: seconds, and bytes of memory."""
 
-    size: int
-    resize: int
+    preprocessing: Preprocessing
     max_pixels: int
     seconds: float
     memory: int
+
+    @classmethod
+    def parse(cls, text: str) -> Limits:
+        """What ``command`` wrote."""
+        fields = json.loads(text)
+        return cls(**fields | {"preprocessing": Preprocessing(**fields["preprocessing"])})
 
 
 def exactly(connection: socket.socket, count: int) -> bytearray:
@@ -99,7 +105,7 @@ def _decode(connection: socket.socket, limits: Limits) -> None:
             spent = math.ceil(time.process_time() + limits.seconds)
             resource.setrlimit(resource.RLIMIT_CPU, (spent + 1, resource.RLIM_INFINITY))
             try:
-                image = pixels.decode(data, limits.size, limits.resize, limits.max_pixels, limits.seconds)
+                image = pixels.decode(data, limits.preprocessing, limits.max_pixels, limits.seconds)
                 answer = PIXELS + image.tobytes()
             except ClassifierError as error:
                 answer = ERROR + json.dumps([error.code, error.message, error.facts]).encode()
@@ -126,4 +132,4 @@ def command(control: socket.socket, limits: Limits) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(socket.socket(fileno=int(sys.argv[1])), Limits(**json.loads(sys.argv[2])))
+    main(socket.socket(fileno=int(sys.argv[1])), Limits.parse(sys.argv[2]))

@@ -16,6 +16,7 @@ STATUS = {
     "image_too_large": 413,
     "too_many_images": 413,
     "unsupported_media_type": 415,
+    "unsupported_encoding": 415,
     "invalid_parameter": 422,
     "decode_timeout": 422,
     "overloaded": 429,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from classifier.labels import Labels
+from classifier.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,26 +28,37 @@ class ManifestError(Exception):
 class Manifest:
     """What an artifact is.
 
-    ``file``: the artifact's name in its folder; ``digest``: its sha256. ``size``: side S of ``uint8[N, S, S, 3]`` in
-    pixels; ``resize``: the shorter side before the centre crop. ``weights``: origin ("imagenet", "demo" or a file
-    name) and digest. ``export``: versions and options of the exporter. ``gate``: the accuracy gate's figures.
+    ``file``: the artifact's name in its folder; ``digest``: its sha256. ``preprocessing``: what makes an image
+    ``uint8[N, S, S, 3]``; its fields stand among the others in the file. ``weights``: origin ("imagenet", "demo" or a
+    file name) and digest. ``export``: versions and options of the exporter. ``gate``: the accuracy gate's figures.
     """
 
     runtime: str
     precision: str
     file: str
     digest: str
-    size: int
-    resize: int
+    preprocessing: Preprocessing
     labels: Labels
     weights: dict[str, str]
     export: dict[str, Any]
     gate: dict[str, Any]
     schema: int = SCHEMA
 
+    def described(self) -> dict[str, Any]:
+        """All that is done to an image, in front of the graph and inside it, for ``GET /model``.
+
+        ``mean``, ``std``: of R, G, B for pixels of 0 to 1. ``channels``: the order the checkpoint was trained with,
+        "RGB" or "BGR"; the artifact takes RGB either way. ``upsample``: the side the graph enlarges S to, or None.
+        """
+        network = self.export.get("network", {})
+        inside = {name: network.get(name) for name in ("mean", "std", "upsample")}
+        return dataclasses.asdict(self.preprocessing) | inside | {"channels": "BGR" if network.get("bgr") else "RGB"}
+
     def save(self, folder: Path) -> None:
         """Write ``manifest.json`` into ``folder``."""
-        text = json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1)
+        data = dataclasses.asdict(self) | self.preprocessing.told()
+        del data["preprocessing"]
+        text = json.dumps(data, ensure_ascii=False, indent=1)
         (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
 
 
@@ -65,10 +77,13 @@ def load(folder: Path) -> Manifest:
     try:
         names = data.pop("labels")
         zh = names["zh"]
-        manifest = Manifest(labels=Labels(tuple(names["en"]), tuple(zh) if zh is not None else None), **data)
+        labels = Labels(tuple(names["en"]), tuple(zh) if zh is not None else None)
+        fields = dataclasses.fields(Preprocessing)
+        geometry = {field.name: data.pop(field.name) for field in fields if field.name in data}
+        manifest = Manifest(labels=labels, preprocessing=Preprocessing(**geometry), **data)
     except (KeyError, TypeError, ValueError) as error:
         raise ManifestError(f"{path} is not a manifest: {error}") from None
-    kinds = {"runtime": str, "precision": str, "file": str, "digest": str, "size": int, "resize": int}
+    kinds = {"runtime": str, "precision": str, "file": str, "digest": str}
     for name, kind in {**kinds, "weights": dict, "export": dict, "gate": dict}.items():
         if not isinstance(getattr(manifest, name), kind):
             raise ManifestError(f"{path} is not a manifest: {name} is {getattr(manifest, name)!r}")

@@ -1,10 +1,11 @@
 """Image bytes to pixels: ``decode`` is the only way an image enters, in serving, calibration and the accuracy gate.
 
-The geometry is torchvision's ``Resize(resize, antialias=True)`` then ``CenterCrop(size)``, computed in one resampling
-of just the part that is kept, after a JPEG has been decoded at the smallest of its scales that holds it twice over.
-Where an image is not 8-bit RGB, the rule is: CMYK and YCbCr by Pillow's conversion; grey is repeated; 16-bit samples
-keep their high byte; 32-bit integers and floats are clipped to 0..65535 and 0..255; palette and alpha are composed
-over white; animations give their first frame; EXIF orientation is applied.
+The geometry is torchvision's ``Resize`` then ``CenterCrop``, computed in one resampling of just the part that is kept,
+after a JPEG has been decoded at the smallest of its scales that holds it twice over.
+Where an image is not 8-bit RGB, the rule is: CMYK and YCbCr by Pillow's conversion; grey is repeated; a PNG's 16-bit
+samples keep their high byte; a TIFF's of more than 8 bits, its signed ones and its floats are scaled by what the file
+tells of them, or refused (classifier/depth.py); palette and alpha are composed over white; animations give their first
+frame; EXIF orientation is applied.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ from PIL import (  # noqa: F401
     WebPImagePlugin,
 )
 
-from classifier import avif
+from classifier import avif, depth, resampling
 from classifier.errors import ClassifierError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from classifier.preprocessing import Preprocessing
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
@@ -77,13 +80,14 @@ def sniff(data: bytes) -> str | None:
     return None
 
 
-def decode(data: bytes, size: int, resize: int, max_pixels: int, max_seconds: float = math.inf) -> NDArray[np.uint8]:
-    """Pixels uint8[size, size, 3], RGB, of an encoded image.
+def decode(
+    data: bytes, preprocessing: Preprocessing, max_pixels: int, max_seconds: float = math.inf
+) -> NDArray[np.uint8]:
+    """Pixels uint8[S, S, 3], RGB, of an encoded image; S is ``preprocessing.size``.
 
-    ``resize`` is the length in pixels the shorter side is scaled to before the centre crop. An image whose header
-    tells more than ``max_pixels`` is refused before anything is decoded. One that takes longer than ``max_seconds`` is
-    given up where its decoder next asks for data, which is every 64 KB at best. Raises ClassifierError:
-    ``unsupported_media_type``, ``image_too_large``, ``decode_timeout`` or ``unreadable_image``.
+    An image whose header tells more than ``max_pixels`` is refused before anything is decoded. One that takes longer
+    than ``max_seconds`` is given up where its decoder next asks for data, which is every 64 KB at best. Raises
+    ClassifierError: ``unsupported_media_type``, ``image_too_large``, ``decode_timeout`` or ``unreadable_image``.
     """
     if not data:
         raise ClassifierError("unreadable_image", "the image is empty: 0 bytes")
@@ -101,7 +105,7 @@ def decode(data: bytes, size: int, resize: int, max_pixels: int, max_seconds: fl
             width, height = image.size
             _check_area("", width, height, max_pixels)
             _check_structure(image, data, max_pixels)
-            return _pixels(image, size, resize)
+            return _pixels(image, preprocessing)
     except ClassifierError:
         raise
     except Image.DecompressionBombError:
@@ -175,25 +179,18 @@ def _reason(error: Exception) -> str:
     return text[:200] if text else type(error).__name__
 
 
-def _pixels(image: Image.Image, size: int, resize: int) -> NDArray[np.uint8]:
+def _pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     transposed, mirror_x, mirror_y = _orientation(image)
     # Everything below is in stored, not upright, coordinates; only the rounding of the crop needs the upright ones.
-    full_width, full_height = image.size
-    short = min(full_width, full_height)
-    scaled_width = resize if full_width == short else int(resize * full_width / short)
-    scaled_height = resize if full_height == short else int(resize * full_height / short)
-    left = _crop(scaled_width, size, mirror_y if transposed else mirror_x)
-    top = _crop(scaled_height, size, mirror_x if transposed else mirror_y)
-    # What is decoded, in its own coordinates: draft() may make it smaller, and then by a fraction of a pixel.
-    width, height = float(full_width), float(full_height)
-    if image.format in ("JPEG", "MPO"):
-        drafted = image.draft(None, (_DRAFT_MARGIN * scaled_width, _DRAFT_MARGIN * scaled_height))
-        if drafted is not None:
-            width, height = drafted[1][2:]
+    size, (scaled_width, scaled_height) = preprocessing.size, preprocessing.scaled(*image.size)
+    left_is_right, top_is_bottom = (mirror_y, mirror_x) if transposed else (mirror_x, mirror_y)
+    left, top = _crop(scaled_width, size, left_is_right), _crop(scaled_height, size, top_is_bottom)
+    # What is decoded, in its own coordinates: a JPEG may be so at a smaller scale, and then by a fraction of a pixel.
+    width, height = resampling.draft(image, preprocessing, (scaled_width, scaled_height))
     image = _opaque(image)
     x, y = width / scaled_width, height / scaled_height
     box = (left * x, top * y, (left + size) * x, (top + size) * y)
-    small = image.resize((size, size), Image.Resampling.BILINEAR, box=box, reducing_gap=_REDUCING_GAP)
+    small = resampling.resample(image, box, preprocessing, (left_is_right, top_is_bottom))
     # A copy, because an array over Pillow's own memory is read-only, which torch warns of.
     pixels = np.array(small if small.mode == "RGB" else small.convert("RGB"))
     if transposed:
@@ -203,13 +200,6 @@ def _pixels(image: Image.Image, size: int, resize: int) -> NDArray[np.uint8]:
     if mirror_y:
         pixels = pixels[::-1]
     return np.ascontiguousarray(pixels)
-
-
-# JPEG's own scaling averages boxes where the filter weighs triangles. Kept this far from the target it costs 3 ms more
-# at 12 MP and brings the worst photo's mean difference from torchvision from 2.0 grey levels to 0.2.
-_DRAFT_MARGIN = 2
-# A huge photo is first shrunk by whole factors to this many times the target, then filtered: a third of the time.
-_REDUCING_GAP = 3.0
 
 
 def _crop(length: int, size: int, mirrored: bool) -> int:
@@ -230,14 +220,13 @@ def _orientation(image: Image.Image) -> tuple[bool, bool, bool]:
 
 def _opaque(image: Image.Image) -> Image.Image:
     """``image`` as RGB or L with nothing transparent."""
+    image = depth.eight_bits(image)
     if image.mode in ("RGB", "L") and "transparency" not in image.info:
         return image
     if image.mode == "P":
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     elif image.mode in ("RGB", "L", "1") and "transparency" in image.info:
         image = image.convert("RGBA")
-    elif image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_eight_bits(np.asarray(image), image.mode))
     if image.mode in _ALPHA:
         # Half the memory of alpha_composite(), which wants both of its images and a third in RGBA.
         image = image if image.mode == "RGBA" else image.convert("RGBA")
@@ -245,11 +234,3 @@ def _opaque(image: Image.Image) -> Image.Image:
         white.paste(image, mask=image)
         return white
     return image.convert("RGB")
-
-
-def _eight_bits(samples: NDArray[np.generic], mode: str) -> NDArray[np.uint8]:
-    if mode == "F":
-        grey: NDArray[np.uint8] = np.nan_to_num(samples, posinf=255, neginf=0).clip(0, 255).astype(np.uint8)
-        return grey
-    high: NDArray[np.uint8] = (samples.clip(0, 65535) >> 8).astype(np.uint8)
-    return high

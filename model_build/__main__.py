@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.markup import escape
 from rich.panel import Panel
 
 from classifier import manifest as manifests
+from model_build import options
 
 console = Console(stderr=False)
 TRAIN = "Train ResNet18 on the images in DIR: one subfolder a class, or a .zip of such a directory."
@@ -88,21 +90,12 @@ class _Group(click.Group):
     metavar="FILE|imagenet",
     type=_LabelsFile(path_type=Path, exists=True, dir_okay=False),
     help=(
-        'Class names in class order: one a line, or JSON {"en": [...], "zh": [...]}. imagenet: the 1,000 of ImageNet, '
-        "which torchvision's own weights have without asking."
+        "Class names: one a line, CSV or TSV, YAML, or JSON such as class_indices.json, index_to_name.json or "
+        '{"en": [...], "zh": [...]}. In class order, unless each has an index. imagenet: the 1,000 of ImageNet, which '
+        "torchvision's own weights have without asking."
     ),
 )
-@click.option(
-    "--size",
-    type=click.IntRange(8, 1024),
-    help="Side in pixels of the square the network sees.  [default: the checkpoint's, else 224]",
-)
-@click.option(
-    "--resize",
-    type=click.IntRange(8, 2048),
-    help="Shorter side in pixels before the centre crop of --size.  "
-    "[default: the checkpoint's, else 256/224 of --size]",
-)
+@options.preprocessing
 @click.option(
     "--runtime",
     "runtimes",
@@ -123,14 +116,18 @@ class _Group(click.Group):
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path, exists=True),
-    help=("Directory or .zip of images to calibrate int8 on.  [default: crops of scikit-image's photographs]"),
+    help=(
+        "Directory or .zip of images to calibrate int8 on; of folders train and val, train is taken.  "
+        "[default: crops of scikit-image's photographs]"
+    ),
 )
 @click.option(
     "--eval",
     "evaluation",
     type=click.Path(path_type=Path, exists=True),
     help=(
-        "Directory or .zip of images for the accuracy gate; folders named after the labels give accuracies too.  "
+        "Directory or .zip of images for the accuracy gate; folders named after the labels give accuracies too. Of "
+        "folders train, val and test, val is taken.  "
         "[default: crops of photographs held out from calibration]"
     ),
 )
@@ -158,11 +155,10 @@ class _Group(click.Group):
 @click.pass_context
 def main(
     ctx: click.Context,
+    /,
     weights: str,
     key: str | None,
     labels: Path | None,
-    size: int | None,
-    resize: int | None,
     runtimes: tuple[str, ...],
     precisions: str,
     calibration: Path | None,
@@ -170,6 +166,7 @@ def main(
     min_agreement: float,
     max_accuracy_loss: float,
     max_difference: float,
+    **preprocessing: Any,
 ) -> None:
     """Build ResNet18 for serving: export TorchScript and ONNX, quantise, check against the original, register.
 
@@ -192,26 +189,31 @@ def main(
                 )
         return
     from model_build.gate import Thresholds
+    from model_build.label_text import LabelsError
     from model_build.pipeline import build
+    from model_build.preprocessing import line
     from model_build.samples import SamplesError
     from model_build.store import StoreError
     from model_build.weights import WeightsError, find, numbered
     from runners.artifacts import ArtifactError
 
+    given = options.given(**preprocessing)
     wanted = _wanted(tuple(dict.fromkeys(runtimes)), precisions)
     thresholds = Thresholds(min_agreement, max_accuracy_loss, max_difference)
     try:
-        checkpoint = find(weights, labels=labels, size=size, resize=resize, key=key, notice=_notice, fallback=_fallback)
+        tell = partial(console.print, markup=False, highlight=False)
+        checkpoint = find(weights, labels=labels, key=key, given=given, notice=_notice, tell=tell)
         if checkpoint.classes == 1000 and labels is None and checkpoint.labels == numbered(1000):
             said = "has 1,000 classes and no names for them; if they are ImageNet's, add --labels imagenet"
-            _notice(f"{checkpoint.origin} {said}")
+            tell(f"{checkpoint.origin} {said}")
         console.print(
             f"[bold]{escape(checkpoint.origin)}[/] weights {checkpoint.digest[:12]}: {checkpoint.classes} classes, "
-            f"{checkpoint.size} px"
+            f"{checkpoint.preprocessing.size} px"
             + (f" enlarged to {checkpoint.upsample} in the graph" if checkpoint.upsample else "")
         )
+        console.print(line(checkpoint), soft_wrap=True, highlight=False)
         failures = build(checkpoint, wanted, calibration, evaluation, thresholds, console)
-    except (WeightsError, SamplesError, StoreError, ArtifactError) as error:
+    except (WeightsError, LabelsError, SamplesError, StoreError, ArtifactError) as error:
         raise click.ClickException(str(error)) from None
     for name, reason in failures:
         console.print(f"[red]not registered[/] {name}: {escape(reason)}")
@@ -255,10 +257,6 @@ def _wanted(runtimes: tuple[str, ...], precisions: str) -> list[tuple[str, str]]
 
 
 def _notice(text: str) -> None:
-    console.print(f"[yellow]note:[/] {escape(text)}")
-
-
-def _fallback(text: str) -> None:
     console.print(Panel(escape(text), title="ImageNet's weights are not here", border_style="yellow", width=100))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from model_build.network import Contract, from_state
+from runners import telemetry
 from runners.backends import TORCHSCRIPT_DEPRECATION
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def contract(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> Cont
     """The eager network of ``checkpoint`` within the serving contract, in evaluation mode."""
     module = Contract(
         from_state(copy.deepcopy(checkpoint.state), checkpoint.classes),
-        size=checkpoint.size,
+        size=checkpoint.preprocessing.size,
         upsample=checkpoint.upsample,
         mean=checkpoint.mean,
         std=checkpoint.std,
@@ -47,7 +48,8 @@ def export(checkpoint: Checkpoint, runtime: str, precision: str, folder: Path, c
     fp16 is exported where a CUDA device is, since TorchScript records the device of its constants.
     """
     module = contract(checkpoint, _DTYPE[precision])
-    example = torch.zeros((2, checkpoint.size, checkpoint.size, 3), dtype=torch.uint8)
+    side = checkpoint.preprocessing.size
+    example = torch.zeros((2, side, side, 3), dtype=torch.uint8)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.filterwarnings("ignore", TORCHSCRIPT_DEPRECATION, DeprecationWarning)
         warnings.filterwarnings("ignore", "You are using the legacy TorchScript-based ONNX export", DeprecationWarning)
@@ -93,16 +95,11 @@ def _quantize(path: Path, calibration: Samples) -> None:
     turns logits into probabilities stays in float32.
     """
     import onnx
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    quantization = telemetry.onnxruntime("quantization")
+    shape_inference = telemetry.onnxruntime("quantization.shape_inference")
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             pixels = calibration.pixels
             starts = range(0, len(pixels), _CALIBRATION_CHUNK)
@@ -113,21 +110,21 @@ def _quantize(path: Path, calibration: Samples) -> None:
             return None if chunk is None else {"image": chunk}
 
     prepared = path.with_suffix(".prepared.onnx")
-    quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+    shape_inference.quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
     kept = {"Conv", "Add", "Relu", "MaxPool", "GlobalAveragePool", "ReduceMean", "Flatten", "Gemm"}
     nodes = onnx.load(prepared).graph.node
     first = next(at for at, node in enumerate(nodes) if node.op_type == "Conv")
     outside = [node.name for at, node in enumerate(nodes) if at < first or node.op_type not in kept]
-    quantize_static(
+    quantization.quantize_static(
         str(prepared),
         str(path),
         Reader(),
-        quant_format=QuantFormat.QDQ,
+        quant_format=quantization.QuantFormat.QDQ,
         per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
         reduce_range=True,
         nodes_to_exclude=outside,
-        calibrate_method=CalibrationMethod.MinMax,
+        calibrate_method=quantization.CalibrationMethod.MinMax,
     )
     prepared.unlink()

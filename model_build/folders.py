@@ -1,24 +1,25 @@
 """A set of images in a directory or a .zip, one subfolder a class or flat and unlabelled, and their pixels.
 
-A zip is read in place and never extracted. What an image's bytes mean is for ``classifier.pixels`` alone to say.
+What is in the directory or zip is ``listing``'s; what an image's bytes mean is for ``classifier.pixels`` alone to say.
 """
 
 from __future__ import annotations
 
 import hashlib
 import lzma
-import os
 import stat
 import zipfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from classifier.errors import ClassifierError
-from classifier.pixels import decode
+from classifier.pixels import FORMATS, decode
+from model_build.label_text import FORBIDDEN, code_point
+from model_build.listing import FolderError, Listing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -26,50 +27,53 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"))
+    from classifier.preprocessing import Preprocessing
+
 MAX_IMAGE_BYTES = 64 * 2**20
 MAX_IMAGE_PIXELS = 178_000_000  # as many as Pillow reads at all, unless it is told otherwise
 CACHE_BYTES = 2 * 2**30
-
-
-class FolderError(Exception):
-    """The directory or zip is no set of images; the message says why and what is allowed."""
 
 
 @dataclass(frozen=True)
 class ImageFolder:
     """Images by name, in sorted order: the same for a directory and for a zip of it.
 
-    ``classes``: the class folders' names, sorted; empty when the images lie flat. ``items``: each image's name (its
-    path below ``path``, with forward slashes) and its index in ``classes``, None when flat. A single folder that
-    wraps all class folders is looked through; hidden files, ``__MACOSX`` and files without an image's suffix are not
-    seen. Safe to read from several threads.
+    ``name``: the folder as messages call it. ``classes``: the class folders' names, sorted; empty when the images lie
+    flat. ``items``: each image's name (its path below ``path``, with forward slashes) and its index in ``classes``,
+    None when flat. ``prefix``: what all names begin with before the class. A single folder that wraps all class
+    folders is looked through. ``skipped``: how many files are no images, and what they are, as "2 HEIC, 1 text".
+    Safe to read from several threads.
     """
 
     path: Path
+    name: str
     classes: tuple[str, ...]
     items: list[tuple[str, int | None]]
+    prefix: str = ""
+    skipped: str = ""
     archive: zipfile.ZipFile | None = None
 
     @classmethod
     def open(cls, path: Path) -> ImageFolder:
         """The images in the directory or zip at ``path``. Raises FolderError."""
-        if path.is_dir():
-            archive, names = None, _walk(path)
-        elif path.is_file():
-            try:
-                archive = zipfile.ZipFile(path)
-            except (zipfile.BadZipFile, OSError) as error:
-                raise FolderError(f"{str(path)!r} is neither a directory nor a readable .zip: {error}") from None
-            names = _members(archive, path)
-        else:
-            raise FolderError(f"{str(path)!r} does not exist; a directory or a .zip of images is expected")
-        classes, items = _label(names, path)
-        return cls(path, classes, items, archive)
+        return cls.of(Listing.open(path))
+
+    @classmethod
+    def of(cls, listing: Listing, below: str = "") -> ImageFolder:
+        """The images in the folder ``below``, a path with a closing slash, of what was listed. Raises FolderError."""
+        name = str(listing.path / below)
+        prefix, classes, items = _label(listing, below, name)
+        return cls(listing.path, name, classes, items, prefix, listing.told(below), listing.archive)
 
     def read(self, name: str) -> bytes:
         """The encoded image called ``name``. Raises OSError when it can't be read or is over MAX_IMAGE_BYTES."""
-        size = self.archive.getinfo(name).file_size if self.archive else (self.path / name).stat().st_size
+        if self.archive:
+            size = self.archive.getinfo(name).file_size
+        else:
+            found = (self.path / name).stat()
+            if not stat.S_ISREG(found.st_mode):  # a named pipe would never end
+                raise OSError("it is no plain file")
+            size = found.st_size
         if size > MAX_IMAGE_BYTES:
             raise OSError(f"{size} bytes are more than the {MAX_IMAGE_BYTES} an image may have")
         if not self.archive:
@@ -81,7 +85,7 @@ class ImageFolder:
 
 
 class Pixels:
-    """A folder's readable images as centred squares of ``side`` R pixels: uint8[N, R, R, 3], RGB.
+    """A folder's readable images as squares of R pixels a side, as ``preprocessing`` has them: uint8[N, R, R, 3], RGB.
 
     ``labels``: int64[N], -1 where flat. ``checksums``: int64[N], equal for equal files. ``skipped``: the unreadable
     images, each with the reason. ``digest``: sha256 over the readable ones' names, classes and bytes. Every image is
@@ -93,12 +97,12 @@ class Pixels:
     def __init__(
         self,
         folder: ImageFolder,
-        side: int,
+        preprocessing: Preprocessing,
         pool: ThreadPoolExecutor,
         watch: Callable[[Iterable[int | str]], Iterable[int | str]] = iter,
     ) -> None:
-        self._folder, self._side, self._pool = folder, side, pool
-        shape = (len(folder.items), side, side, 3)
+        self._folder, self._preprocessing, self._pool = folder, preprocessing, pool
+        shape = (len(folder.items), preprocessing.size, preprocessing.size, 3)
         self._store = np.empty(shape, np.uint8) if np.prod(shape) <= CACHE_BYTES else None
         self.skipped: list[str] = []
         rows, labels, checksums, digest = [], [], [], hashlib.sha256()
@@ -130,7 +134,7 @@ class Pixels:
             try:
                 squares = np.stack([square.result() for square in ahead.pop(0)])
             except (OSError, ClassifierError) as error:
-                raise FolderError(f"{str(self._folder.path)!r} has changed since it was first read: {error}") from None
+                raise FolderError(f"{self._folder.name!r} has changed since it was first read: {error}") from None
             yield squares, self.labels[chunk]
 
     def split(self, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -149,13 +153,13 @@ class Pixels:
         return [[self._pool.submit(self._square, int(row)) for row in self._rows[chunk]] for chunk in chunks]
 
     def _square(self, row: int) -> NDArray[np.uint8]:
-        return decode(self._folder.read(self._folder.items[row][0]), self._side, self._side, MAX_IMAGE_PIXELS)
+        return decode(self._folder.read(self._folder.items[row][0]), self._preprocessing, MAX_IMAGE_PIXELS)
 
     def _look(self, row: int) -> int | str:
         """A number that stands for one image's bytes, its square stored; or why it can't be read."""
         try:
             data = self._folder.read(self._folder.items[row][0])
-            square = decode(data, self._side, self._side, MAX_IMAGE_PIXELS)
+            square = decode(data, self._preprocessing, MAX_IMAGE_PIXELS)
         except (OSError, ClassifierError) as error:
             return str(error)
         if self._store is not None:
@@ -163,68 +167,50 @@ class Pixels:
         return len(data) << 32 | zlib.crc32(data)
 
 
-def _walk(path: Path) -> list[str]:
-    """Names of all files and, with a closing slash, folders below ``path``; links are followed."""
-    names = []
-    for folder, folders, files in os.walk(path, followlinks=True):
-        below = Path(folder).relative_to(path)
-        if any(Path(folder).samefile(path / above) for above in below.parents):  # a link that would go round for ever
-            folders.clear()
-            continue
-        names += [(below / name).as_posix() + "/" for name in folders]
-        names += [(below / name).as_posix() for name in files]
-    return names
+def wrapped(listing: Listing, below: str = "") -> str:
+    """``below`` and all folders below it that only wrap others: where class folders, or images, begin."""
+    names = [name for name in listing.names if name.startswith(below) and name != below]
+    images = [name for name in listing.images if name.startswith(below)]
+    while images:
+        folders = {name[: name.find("/", len(below)) + 1] for name in names} - {""}
+        if len(folders) != 1 or not all("/" in name[len(inner) :] for inner in folders for name in images):
+            break
+        below = folders.pop()
+    return below
 
 
-def _members(archive: zipfile.ZipFile, path: Path) -> list[str]:
-    """Names of all members; FolderError on one that a careless reader could be harmed or misled by."""
-    names: set[str] = set()
-    for info in archive.infolist():
-        name, problem = info.filename, None
-        if "\\" in name or not {"", ".", ".."}.isdisjoint(name.removesuffix("/").split("/")):
-            problem = "is no plain relative path with forward slashes"
-        elif stat.S_ISLNK(info.external_attr >> 16):
-            problem = "is a link"
-        elif info.flag_bits & 1:
-            problem = "is encrypted"
-        elif name in names:
-            problem = "occurs twice"
-        if problem:
-            raise FolderError(f"{str(path)!r}: member {name!r} {problem}; expected members such as 'cat/0001.jpg'")
-        names.add(name)
-    return sorted(names)
-
-
-def _label(names: list[str], path: Path) -> tuple[tuple[str, ...], list[tuple[str, int | None]]]:
-    """The classes and items among ``names``."""
-    seen = sorted(name for name in names if not any(p.startswith((".", "__MACOSX")) for p in name.split("/") if p))
-    images = [name for name in seen if not name.endswith("/") and PurePosixPath(name).suffix.lower() in SUFFIXES]
+def _label(listing: Listing, below: str, path: str) -> tuple[str, tuple[str, ...], list[tuple[str, int | None]]]:
+    """The prefix, classes and items below ``below``."""
+    images = [name for name in listing.images if name.startswith(below)]
     if not images:
-        raise FolderError(f"{str(path)!r} holds no images ({', '.join(sorted(SUFFIXES))})")
-    prefix = ""
-    while (inner := _wrapper(seen, images, prefix)) is not None:
-        prefix = inner
+        instead = f"; found {told}" if (told := listing.told(below)) else ""
+        raise FolderError(f"{path!r} holds no images ({', '.join(FORMATS)}){instead}")
+    prefix = wrapped(listing, below)
     of = {name: name.removeprefix(prefix).split("/")[0] for name in images if "/" in name.removeprefix(prefix)}
     if not of:
-        return (), [(name, None) for name in images]
+        return prefix, (), [(name, None) for name in images]
     for name in images:
         if name not in of:
-            raise FolderError(f"{str(path)!r}: image {name!r} lies beside the class folders; move it into one")
+            raise FolderError(f"{path!r}: image {name!r} lies beside the class folders; move it into one")
     classes = tuple(sorted(set(of.values())))
     for folder in classes:
-        if any("\ud800" <= character <= "\udfff" for character in folder):  # what Python makes of bytes it can't read
-            raise FolderError(f"{str(path)!r}: the name of the class folder {folder!r} is not UTF-8; rename it")
-    for name in seen:
+        _check_name(folder, path, listing.utf8)
+    for name in listing.names:
         folder, slash, _ = name.removeprefix(prefix).partition("/")
         if slash and folder not in classes and name.startswith(prefix):
-            raise FolderError(f"{str(path)!r}: class folder {folder!r} holds no images")
+            instead = f", but {told}" if (told := listing.told(f"{prefix}{folder}/")) else ""
+            raise FolderError(f"{path!r}: class folder {folder!r} holds no images{instead}")
     index = {name: number for number, name in enumerate(classes)}
-    return classes, [(name, index[of[name]]) for name in images]
+    return prefix, classes, [(name, index[of[name]]) for name in images]
 
 
-def _wrapper(seen: list[str], images: list[str], prefix: str) -> str | None:
-    """``prefix`` and the only folder below it, if that one holds images in folders of its own only; else None."""
-    folders = {name[: name.find("/", len(prefix)) + 1] for name in seen} - {""}
-    if len(folders) == 1 and all("/" in name[len(inner) :] for inner in folders for name in images):
-        return folders.pop()
-    return None
+def _check_name(folder: str, path: str, utf8: bool) -> None:
+    """Refuse a class folder whose name can't be a label."""
+    # What Python makes of bytes that it can't read; a zip's older half of names may be any code page's.
+    if any("\ud800" <= character <= "\udfff" for character in folder) or not (utf8 or folder.isascii()):
+        how = "rename it" if utf8 else "make the zip anew with UTF-8 names"
+        raise FolderError(f"{path!r}: the name of the class folder {folder!r} is not UTF-8; {how}")
+    if found := FORBIDDEN.search(folder):
+        raise FolderError(f"{path!r}: the class folder {folder!r} has {code_point(found[0])} in its name; rename it")
+    if folder != folder.strip():
+        raise FolderError(f"{path!r}: the name of the class folder {folder!r} begins or ends with a blank; rename it")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
-import tempfile
 from http.client import HTTPException
 from pathlib import Path
 
 import torch
 
 from classifier.manifest import sha256
+from model_build import scratch
 from model_build.network import import_torchvision
 
 HUB_TIMEOUT_S = 20.0
+HUB_IDLE_S = 600.0
 # The sha256 of torchvision's two files of IMAGENET1K_V1: today's resnet18-f37072fd.pth, and resnet18-5c106cde.pth, the
 # same values as versions before 0.9 fetched them.
 IMAGENET_FILES = frozenset(
@@ -60,17 +60,14 @@ def _download(url: str, path: Path, prefix: str) -> None:
     socket.setdefaulttimeout(HUB_TIMEOUT_S)  # torch.hub passes none, and a silent hub would hang the build
     try:
         # First aside, so that a machine that reaches no hub gets no empty cache folder in its home.
-        with tempfile.TemporaryDirectory(prefix="resnet18-hub-") as aside:
-            file = Path(aside) / path.name
+        with scratch.folder("resnet18-hub-") as aside:
+            file = aside / path.name
             torch.hub.download_url_to_file(url, str(file), hash_prefix=prefix, progress=True)
             path.parent.mkdir(parents=True, exist_ok=True)
             # Another build must not see half of it, nor this one if it is killed.
-            beside = path.with_name(f".{path.name}.{os.getpid()}")
-            try:
-                shutil.copyfile(file, beside)
-                beside.replace(path)
-            finally:
-                beside.unlink(missing_ok=True)
+            with scratch.folder(".resnet18-hub-", path.parent, HUB_IDLE_S) as beside:
+                shutil.copyfile(file, beside / path.name)
+                (beside / path.name).replace(path)
     # OSError: no hub; HTTPException and ValueError: something that is none; RuntimeError: another hash than ours.
     except (OSError, HTTPException, ValueError, RuntimeError) as error:
         raise HubError(

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from model_build.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def import_torchvision() -> ModuleType:

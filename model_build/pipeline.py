@@ -7,7 +7,6 @@ torch, which is why ``__main__`` does so only to build.
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,7 @@ from rich.table import Table
 
 from classifier import manifest as manifests
 from classifier.manifest import Manifest
-from model_build import export, gate, samples, store
+from model_build import export, gate, samples, scratch, store
 from model_build.errors import first_line
 from runners import backends
 from runners.artifacts import newest_build, store_name
@@ -48,7 +47,7 @@ def build(
     """
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     progress = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
-    with progress, tempfile.TemporaryDirectory(prefix="resnet18-build-") as scratch:
+    with progress, scratch.folder("resnet18-build-") as aside:
         step = progress.add_task("reading images", total=2 + 3 * len(wanted))
         calibrate, evaluate = _samples(checkpoint, calibration, evaluation, lambda text: console.print(escape(text)))
         progress.advance(step)
@@ -58,7 +57,8 @@ def build(
             "thresholds": asdict(thresholds),
             "calibration": calibrate.digest(),
             "evaluation": evaluate.digest(),
-            "network": {"upsample": checkpoint.upsample, "mean": checkpoint.mean, "std": checkpoint.std},
+            "network": {"upsample": checkpoint.upsample, "mean": checkpoint.mean, "std": checkpoint.std}
+            | ({"bgr": True} if checkpoint.bgr else {}),
         }
         versions = {pair: store.version(checkpoint, *pair, options) for pair in wanted}
         present = {pair: store.registered(*pair, versions[pair]) for pair in wanted}
@@ -68,7 +68,7 @@ def build(
             largest = sum(tensor.nbytes for tensor in checkpoint.state.values())
             # Quantising keeps the network twice more while it works.
             extra = 2 * any(precision == "int8" for _, precision in absent)
-            store.check_room({Path(scratch): largest * (len(absent) + extra), store.models(): largest * len(absent)})
+            store.check_room({aside: largest * (len(absent) + extra), store.models(): largest * len(absent)})
             progress.update(step, description="inferring with the eager network")
             expected = gate.reference(export.contract(checkpoint), evaluate)
             progress.advance(step)
@@ -76,7 +76,7 @@ def build(
         passed: list[tuple[Path, Manifest, str, Report]] = []
         for runtime, precision in absent:
             name = store_name(runtime, precision)
-            folder = Path(scratch) / name
+            folder = aside / name
             folder.mkdir()
             progress.update(step, description=f"exporting {name}")
             try:
@@ -87,8 +87,7 @@ def build(
                     precision=precision,
                     file=path.name,
                     digest=manifests.sha256(path),
-                    size=checkpoint.size,
-                    resize=checkpoint.resize,
+                    preprocessing=checkpoint.preprocessing,
                     labels=checkpoint.labels,
                     weights={"origin": checkpoint.origin, "digest": checkpoint.digest},
                     export={"libraries": store.libraries(runtime), **options},
@@ -139,8 +138,11 @@ def _samples(
     checkpoint: Checkpoint, calibration: Path | None, evaluation: Path | None, notice: Callable[[str], None]
 ) -> tuple[Samples, Samples]:
     """What to calibrate on and what to judge on; the packaged defaults where none is given."""
-    calibrate = samples.from_folder(checkpoint, calibration, limit=samples.CROPS) if calibration else None
-    evaluate = samples.from_folder(checkpoint, evaluation, notice=notice) if evaluation else None
+    calibrate = evaluate = None
+    if calibration:
+        calibrate = samples.from_folder(checkpoint, calibration, samples.CROPS, notice, calibrating=True)
+    if evaluation:
+        evaluate = samples.from_folder(checkpoint, evaluation, notice=notice)
     if calibrate is None or evaluate is None:
         default_calibrate, default_evaluate = samples.defaults(checkpoint)
         calibrate, evaluate = calibrate or default_calibrate, evaluate or default_evaluate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from PIL import Image
 
 from classifier import pixels
 from classifier.errors import ClassifierError
-from model_build.folders import MAX_IMAGE_PIXELS, FolderError, ImageFolder
+from model_build import splits
+from model_build.folders import MAX_IMAGE_PIXELS
+from model_build.listing import FolderError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,16 +75,29 @@ def defaults(checkpoint: Checkpoint) -> tuple[Samples, Samples]:
 
 
 def from_folder(
-    checkpoint: Checkpoint, path: Path, limit: int | None = None, notice: Callable[[str], None] = lambda text: None
+    checkpoint: Checkpoint,
+    path: Path,
+    limit: int | None = None,
+    notice: Callable[[str], None] = lambda text: None,
+    calibrating: bool = False,
 ) -> Samples:
     """The images of a directory or zip; every k-th of them where there are more than ``limit``.
 
-    Their classes are known where the folders are called as the checkpoint's English labels are, or nearly so where
-    only one label is like it; ``notice`` is told the first that is not. Images that can't be decoded are an error: a
-    gate on fewer images than were given would hide it. Raises SamplesError.
+    Of a set that comes in parts, training's is what to calibrate on, and validation's what to judge on, else
+    testing's. The images' classes are known where the folders are called as the checkpoint's English labels are, or
+    nearly so where only one label is like it. ``notice`` is told the first that is not, unless ``calibrating``, which
+    part is used, and what is no image. Images that can't be decoded are an error: a gate on fewer images than were
+    given would hide it. Raises SamplesError.
     """
     try:
-        folder = ImageFolder.open(path)
+        split = splits.find(path)
+        part = split.first(splits.TRAIN if calibrating else splits.VALIDATION, splits.TEST)
+        folder = split.open(part)
+        if part:
+            use = "calibrated" if calibrating else "judged"
+            notice(f"{path} holds the parts of a set: {folder.name} is what is {use} on")
+        if folder.skipped:
+            notice(f"{folder.name}: skipped what is no image: {folder.skipped}")
         items = folder.items
         if limit is not None and len(items) > limit:
             items = [items[at * len(items) // limit] for at in range(limit)]
@@ -91,31 +107,32 @@ def from_folder(
         numbers = [exact.get(name, alike.get(_plain(name))) for name in folder.classes]
         strange = [name for name, number in zip(folder.classes, numbers, strict=True) if number is None]
         labelled = bool(folder.classes) and not strange
-        if strange:
+        if strange and not calibrating:
             notice(
-                f"{path}: the folder {strange[0]!r} is called as none of the {checkpoint.classes} labels "
+                f"{folder.name}: the folder {strange[0]!r} is called as none of the {checkpoint.classes} labels "
                 f"({len(strange)} of {len(folder.classes)} folders are so): accuracy is not judged, only the agreement "
                 "with fp32"
             )
 
-        stacked = _room(path, len(items), checkpoint.size)
+        stacked = _room(path, len(items), checkpoint.preprocessing.size)
 
         def decode(row: int) -> None:
             name = items[row][0]
             try:
-                stacked[row] = pixels.decode(folder.read(name), checkpoint.size, checkpoint.resize, MAX_IMAGE_PIXELS)
+                stacked[row] = pixels.decode(folder.read(name), checkpoint.preprocessing, MAX_IMAGE_PIXELS)
             except (ClassifierError, OSError) as error:
-                raise SamplesError(f"{path}: {name}: {error}") from None
+                raise SamplesError(f"{path}: {name!r}: {error}") from None
 
         with ThreadPoolExecutor(2) as pool:
             for _ in pool.map(decode, range(len(items))):
                 pass
     except FolderError as error:
         raise SamplesError(str(error)) from None
+    source = f"{path.name}/{Path(folder.name).name}" if part else path.name
     if not labelled:
-        return Samples(stacked, None, path.name)
+        return Samples(stacked, None, source)
     classes = [numbers[number] for _, number in items if number is not None]
-    return Samples(stacked, np.array(classes, np.int64), path.name)
+    return Samples(stacked, np.array(classes, np.int64), source)
 
 
 def _room(path: Path, count: int, size: int) -> NDArray[np.uint8]:
@@ -130,7 +147,8 @@ def _room(path: Path, count: int, size: int) -> NDArray[np.uint8]:
 
 
 def _plain(name: str) -> str:
-    return name.strip().lower().replace("_", " ")
+    # macOS writes the accents in names of files as characters of their own.
+    return unicodedata.normalize("NFC", name).strip().lower().replace("_", " ")
 
 
 def _crops(checkpoint: Checkpoint, names: tuple[str, ...], seed: int, source: str) -> Samples:
@@ -152,5 +170,5 @@ def _crops(checkpoint: Checkpoint, names: tuple[str, ...], seed: int, source: st
             crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         buffer = io.BytesIO()
         crop.save(buffer, "BMP")
-        rows.append(pixels.decode(buffer.getvalue(), checkpoint.size, checkpoint.resize, MAX_IMAGE_PIXELS))
+        rows.append(pixels.decode(buffer.getvalue(), checkpoint.preprocessing, MAX_IMAGE_PIXELS))
     return Samples(np.stack(rows), None, source)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import importlib.metadata
 import json
-import os
 import shutil
 import tempfile
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +16,8 @@ import yaml
 
 from classifier import manifest as manifests
 from classifier.manifest import Manifest
+from model_build import scratch
+from runners import telemetry
 from runners.artifacts import store_name
 
 if TYPE_CHECKING:
@@ -34,11 +33,13 @@ class StoreError(Exception):
 
 def version(checkpoint: Checkpoint, runtime: str, precision: str, options: dict[str, Any]) -> str:
     """The version of what would be built: equal for equal weights, labels, geometry, options and exporter."""
+    geometry = checkpoint.preprocessing.told()
+    sides = [geometry.pop("size"), geometry.pop("resize")]
     parts = {
         "checkpoint": checkpoint.digest,
         "labels": [checkpoint.labels.en, checkpoint.labels.zh],
         "origin": checkpoint.origin,
-        "geometry": [checkpoint.size, checkpoint.resize, checkpoint.upsample, checkpoint.mean, checkpoint.std],
+        "geometry": [*sides, checkpoint.upsample, checkpoint.mean, checkpoint.std, *geometry.items()],
         "artifact": [runtime, precision],
         "options": options,
         "libraries": libraries(runtime),
@@ -55,7 +56,9 @@ def build(manifest: Manifest) -> str:
     """
     options = {name: value for name, value in manifest.export.items() if name not in ("libraries", "calibration")}
     labels = [manifest.labels.en, manifest.labels.zh]
-    parts = [manifest.weights["digest"], labels, manifest.size, manifest.resize, options]
+    geometry = manifest.preprocessing.told()
+    sides = [geometry.pop("size"), geometry.pop("resize")]
+    parts = [manifest.weights["digest"], labels, *sides, options, *geometry.items()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -129,7 +132,6 @@ def register(artifact: Path, manifest: Manifest, version: str) -> str:
         "build": build(manifest),
     }
     final = models() / name / version
-    _clear_staging()
     try:
         _fill(artifact, manifest, final, labels)
         _point_latest(name, version, replace=True)
@@ -149,15 +151,16 @@ def _fill(artifact: Path, manifest: Manifest, final: Path, labels: dict[str, str
 
     name, version = final.parent.name, final.name
     final.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{_STAGING}{os.getpid()}-", dir=models().parent) as staging:
-        aside: Any = ModelStore(staging)
+    with scratch.folder(_STAGING, models().parent, _ABANDONED_S) as staging:
+        aside: Any = ModelStore(str(staging))
+        telemetry.off()
         with bentoml.models.create(f"{name}:{version}", labels=labels, _model_store=aside) as model:
             shutil.copyfile(artifact, Path(model.path) / manifest.file)
             manifest.save(Path(model.path))
         # BentoML makes models readable by their owner alone, which a container's other user is not.
-        (Path(staging) / name / version).chmod(0o755)
+        (staging / name / version).chmod(0o755)
         try:
-            (Path(staging) / name / version).rename(final)
+            (staging / name / version).rename(final)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
@@ -178,21 +181,6 @@ def _write(path: Path, text: str) -> None:
         file.write(text)
     Path(file.name).chmod(0o644)
     Path(file.name).replace(path)
-
-
-def _clear_staging() -> None:
-    """Remove what builds that were killed left beside the store."""
-    for folder in models().parent.glob(f"{_STAGING}*"):
-        with contextlib.suppress(FileNotFoundError):
-            # A container does not see the processes of another that shares the store.
-            if time.time() - folder.stat().st_mtime < _ABANDONED_S:
-                continue
-        try:
-            os.kill(int(folder.name.removeprefix(_STAGING).split("-")[0]), 0)
-        except ProcessLookupError:
-            shutil.rmtree(folder, ignore_errors=True)
-        except (PermissionError, ValueError):
-            continue  # somebody else's, alive
 
 
 def models() -> Path:

@@ -13,21 +13,22 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from classifier.labels import Labels
-from model_build import weights
-from model_build.folders import FolderError, ImageFolder, Pixels
-from model_build.network import IMAGENET_MEAN, IMAGENET_STD, resnet18
+from model_build import datasets, weights
+from model_build.label_text import LabelsError
+from model_build.labels import read_labels
+from model_build.listing import FolderError
+from model_build.network import resnet18
+from model_build.preprocessing import Given, default_resize, resolve
 from model_build.training import HEAD_LR, SCRATCH_LR, TUNING_LR, Recipe, Training, TrainingError
 from model_build.weights import Checkpoint, WeightsError
 
@@ -38,9 +39,13 @@ INITS = ("auto", "imagenet", "demo")
 
 @dataclass(frozen=True)
 class Options(Recipe):
-    """What the command line says beyond the recipe; None where the default depends on other options."""
+    """What the command line says beyond the recipe; None where the default depends on other options.
+
+    ``chosen``: that ``validation`` is of the command line.
+    """
 
     source: Path
+    chosen: bool
     out: Path | None
     init: str
     key: str | None
@@ -90,14 +95,14 @@ class Options(Recipe):
 @click.option("--flip/--no-flip", default=True, help="Mirror half of the images; not for digits, text or arrows.")
 @click.option(
     "--validation",
-    default="0.1",
     metavar="FRACTION|DIR|ZIP",
-    help="What to measure on: a share of each class that is held back, or images of their own; 0 is nothing.",
+    help="What to measure on: a share of each class that is held back, or images of their own; 0 is nothing.  "
+    "[default: the folder val or test beside DIR's folder train, else 0.1]",
 )
 @click.option(
     "--labels",
     type=click.Path(path_type=Path),
-    help='Class names in the order of the sorted folders, as JSON {"en": [...], "zh": [...]}.  '
+    help="Class names in the order of the sorted folders: a text, CSV, YAML or JSON file.  "
     "[default: the folders' names]",
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Of the split, the head and the order.")
@@ -107,6 +112,9 @@ class Options(Recipe):
 def train(**given: Any) -> None:
     """Train ResNet18 on the images in DIR: one subfolder a class, or a .zip of such a directory.
 
+    DIR may hold folders called train and val (or valid, validation, dev, test), each with the class folders: then
+    train is trained on, and val, else test, is measured on.
+
     Every epoch is kept in a file beside --out until training ends, so the same command goes on after a crash.
 
     \b
@@ -115,34 +123,27 @@ def train(**given: Any) -> None:
       make serve WEIGHTS=pets.safetensors
     """
     try:
-        _run(Options(**given), Console())
+        chosen = given["validation"] is not None
+        _run(Options(**given if chosen else given | {"validation": datasets.SHARE}, chosen=chosen), Console())
     except (FolderError, WeightsError) as error:
         raise click.ClickException(str(error).replace("--weights", "--init")) from None
-    except TrainingError as error:
+    except (LabelsError, TrainingError) as error:
         raise click.ClickException(str(error)) from None
 
 
 def _run(options: Options, console: Console) -> None:
-    out, device, share = _out(options), _device(options.device), _share(options.validation)
-    folder = _labelled(options.source)
-    others = _labelled(Path(options.validation)) if share is None else None
-    if others and (odd := sorted(set(others.classes) ^ set(folder.classes))):
-        raise click.UsageError(f"--validation {options.validation!r} and DIR differ in the class folder {odd[0]!r}")
+    out, device, share = _out(options), _device(options.device), datasets.share(options.validation)
+    folder, others = datasets.find(options.source, options.validation, options.chosen)
     start = _start(options, folder.classes)
     if options.threads:
         torch.set_num_threads(options.threads)
     with _alone(out), ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        images = _pixels(folder, start.resize, pool, console)
-        rows, held = images.split(share or 0.0, options.seed)
+        images = datasets.read(folder, start.preprocessing, pool, console)
+        rows, held = images.split(0.0 if others else share or 0.0, options.seed)
         judged = (images, held)
         if others:
-            pixels = _pixels(others, start.resize, pool, console)
-            judged = (pixels, np.arange(len(pixels.labels)))
-            if common := len(np.intersect1d(pixels.checksums, images.checksums)):
-                raise click.UsageError(
-                    f"--validation {options.validation!r}: {common} of its images are in DIR, too; what is learned by "
-                    "heart would look like accuracy"
-                )
+            pixels = datasets.read(others, start.preprocessing, pool, console)
+            judged = (pixels, datasets.unseen(pixels, images))
         kept = out.with_name(out.name + ".unfinished")
         training = Training(start, options, (images, rows), judged, kept, device)
         if options.resume and kept.is_file():
@@ -190,7 +191,7 @@ def _start(options: Options, classes: tuple[str, ...]) -> Checkpoint:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         fresh = resnet18(len(classes)).state_dict()
-    checkpoint = Checkpoint(fresh, "none", Labels(classes), 224, 256, None, IMAGENET_MEAN, IMAGENET_STD, "")
+    checkpoint = Checkpoint(fresh, "none", Labels(classes), digest="", **resolve(Given(), Given()))
     if options.init not in (*INITS, "none") and not Path(options.init).is_file():
         raise click.UsageError(f"--init {options.init!r} is not a file, nor one of {', '.join(INITS)}, none")
     if options.key is not None and options.init in (*INITS, "none"):
@@ -206,23 +207,26 @@ def _start(options: Options, classes: tuple[str, ...]) -> Checkpoint:
         raise click.UsageError(f"--frozen needs weights to start from, and --init {options.init} gave none")
     labels = checkpoint.labels if checkpoint.labels.en == classes else Labels(classes)
     if options.labels:
-        labels = weights.read_labels(options.labels)
+        labels = read_labels(options.labels, len(classes), known=classes, notice=click.echo)
     if len(labels.en) != len(classes):
         raise click.UsageError(
             f"--labels {str(options.labels)!r} holds {len(labels.en)} names, but DIR has {len(classes)} class folders: "
             f"{', '.join(classes[:NAMED])}{', …' if len(classes) > NAMED else ''}"
         )
-    size = options.size or checkpoint.size
-    if size != checkpoint.size:  # a checkpoint's enlargement and crop belong to its own size
-        checkpoint = replace(checkpoint, size=size, resize=weights.default_resize(size), upsample=None)
-    resize, upsample = options.resize or checkpoint.resize, options.upsample or checkpoint.upsample
+    prepared = checkpoint.preprocessing
+    size = options.size or prepared.size
+    if size != prepared.size:  # a checkpoint's enlargement and crop belong to its own size
+        prepared = replace(prepared, size=size, resize=size if prepared.squash else default_resize(size))
+        checkpoint = replace(checkpoint, upsample=None)
+    resize, upsample = options.resize or prepared.resize, options.upsample or checkpoint.upsample
     for option, value in (("--resize", resize), ("--upsample", upsample)):
         if value is not None and value < size:
             raise click.UsageError(f"{option} {value} is smaller than the network's input of {size} pixels (--size)")
     same = checkpoint.labels.en in (labels.en, classes)
     state = fresh | {name: value for name, value in checkpoint.state.items() if same or not name.startswith("fc.")}
     upsample = None if upsample == size else upsample
-    return replace(checkpoint, state=state, labels=labels, resize=resize, upsample=upsample)
+    prepared = replace(prepared, resize=resize)
+    return replace(checkpoint, state=state, labels=labels, preprocessing=prepared, upsample=upsample)
 
 
 def _out(options: Options) -> Path:
@@ -257,41 +261,6 @@ def _device(name: str) -> torch.device:
     if name == "cuda" and not present:
         raise click.UsageError("--device 'cuda': no CUDA device is usable here; cpu and auto are")
     return torch.device("cuda" if present and name != "cpu" else "cpu")
-
-
-def _share(validation: str) -> float | None:
-    """``--validation`` as the share of images to hold back; None where it is a directory or zip."""
-    try:
-        share = float(validation)
-    except ValueError:
-        if Path(validation).exists():
-            return None
-        share = -1.0
-    if not 0 <= share < 1:
-        raise click.UsageError(f"--validation {validation!r} is no share from 0 to below 1, no directory and no .zip")
-    return share
-
-
-def _labelled(path: Path) -> ImageFolder:
-    folder = ImageFolder.open(path)
-    if len(folder.classes) < 2:
-        found = f"only the class folder {folder.classes[0]!r}" if folder.classes else "no class folders"
-        raise FolderError(f"{str(path)!r} holds {found}; expected two or more, each with its images")
-    return folder
-
-
-def _pixels(folder: ImageFolder, side: int, pool: ThreadPoolExecutor, console: Console) -> Pixels:
-    """The folder's pixels; tells which images are skipped, and raises FolderError if a class is left with none."""
-    watch = partial(track, description="reading", total=len(folder.items), console=console, transient=True)
-    pixels = Pixels(folder, side, pool, watch)
-    if pixels.skipped:
-        lines = [f"{folder.path}: {len(pixels.skipped)} unreadable, skipped:", *pixels.skipped[:NAMED]]
-        more = len(pixels.skipped) - NAMED
-        click.echo("\n  ".join(lines + ([f"and {more} more"] if more > 0 else [])), err=True)
-    for label, name in enumerate(folder.classes):
-        if label not in pixels.labels:
-            raise FolderError(f"{str(folder.path)!r}: no image of the class folder {name!r} can be read")
-    return pixels
 
 
 def _percent(share: float | None) -> str:

@@ -68,7 +68,8 @@ class Training:
         base = HEAD_LR if recipe.frozen else SCRATCH_LR if start.origin == "none" else TUNING_LR
         self.peak = recipe.lr or base * recipe.batch_size / 256
         network = from_state(start.state, start.classes)
-        model = Contract(network, size=start.size, upsample=start.upsample, mean=start.mean, std=start.std)
+        size = start.preprocessing.size
+        model = Contract(network, size=size, upsample=start.upsample, mean=start.mean, std=start.std)
         self.model = model.to(device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         named = dict(network.named_parameters())
@@ -146,13 +147,15 @@ class Training:
     def fingerprint(self) -> dict[str, str]:
         """What a run must share with an unfinished one to go on from it, by the option that sets it."""
         start, recipe, images, others = self.start, self.recipe, self.trained[0], self.judged[0]
+        told = start.preprocessing.told().items()
         return {
             "DIR of": f"{len(images.labels)} images, {images.digest[:12]}",
             "--init": f"{start.origin} {start.digest[:12]}",
             "--validation": recipe.validation if others is images else others.digest[:12],
             "--labels": ", ".join(start.labels.en + (start.labels.zh or ())),
             "--lr": f"{self.peak:g}",
-            **{f"--{name}": str(getattr(start, name)) for name in ("size", "resize", "upsample")},
+            **{("--" if name in ("size", "resize") else "--init with ") + name: str(value) for name, value in told},
+            "--upsample": str(start.upsample),
             **{f"--{name}": str(getattr(recipe, name)) for name in ("frozen", "epochs", "flip", "seed")},
             "--batch-size": str(recipe.batch_size),
         }
@@ -177,7 +180,9 @@ class Training:
             raise TrainingError(
                 f"{str(self.kept)!r} can't be read ({type(error).__name__}); start over with --no-resume"
             ) from None
-        for option, value in self.fingerprint().items():
+        mine = self.fingerprint()
+        for option in mine | kept:
+            value = mine.get(option)
             if kept.get(option) != value:
                 raise TrainingError(
                     f"{str(self.kept)!r} holds an unfinished run with {option} {kept.get(option)}, but this one has "
@@ -206,8 +211,11 @@ class Training:
         names = {"en": start.labels.en} | ({"zh": start.labels.zh} if start.labels.zh else {})
         metadata = {
             "labels": json.dumps(names, ensure_ascii=False),
-            "input_size": str(start.size),
-            "resize": str(start.resize),
+            "input_size": str(start.preprocessing.size),
+            "resize": str(start.preprocessing.resize),
+            "squash": str(start.preprocessing.squash).lower(),
+            "interpolation": start.preprocessing.interpolation,
+            "antialias": str(start.preprocessing.antialias).lower(),
             "mean": ",".join(map(str, start.mean)),
             "std": ",".join(map(str, start.std)),
             "recipe": (

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from runners import telemetry
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -69,9 +71,7 @@ class OnnxBackend:
     """ONNX Runtime on one device. With ``threads=1`` each calling thread infers on its own core."""
 
     def __init__(self, path: Path, device: str = "cpu", threads: int = 1) -> None:
-        import onnxruntime as ort
-
-        ort.disable_telemetry_events()
+        ort = telemetry.onnxruntime()
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -209,9 +209,7 @@ def _gpus() -> int:
 
 def _runtime_has_cuda(runtime: str) -> bool:
     if runtime == "onnx":
-        import onnxruntime
-
-        return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+        return "CUDAExecutionProvider" in telemetry.onnxruntime().get_available_providers()
     import torch
 
     return bool(torch.cuda.is_available())

@@ -140,7 +140,7 @@ def _error(answer: bytes, retry_after: str | None) -> ClassifierError:
 
 async def answer(pump: Pump, engine: Engine, body: bytes, time_left_ms: float) -> bytes:
     """The runner's side of ``Client.infer``: the answer's bytes. Raises ClassifierError."""
-    size = engine.artifact.manifest.size
+    size = engine.artifact.manifest.preprocessing.size
     one = size * size * 3
     if not body or len(body) % one:
         raise ClassifierError("bad_request", f"{len(body)} bytes are no whole number of images of {size} px")

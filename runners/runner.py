@@ -42,7 +42,7 @@ class Engine:
         # One intra-op thread: images run side by side on the cores, which beats all cores on one image in throughput.
         self.backend = backends.load(artifact.folder, artifact.manifest, device, threads=1)
         self.load_ms = 1e3 * (time.perf_counter() - start)
-        self.warm_up_s = backends.warm_up(self.backend, artifact.manifest.size, max_batch)
+        self.warm_up_s = backends.warm_up(self.backend, artifact.manifest.preprocessing.size, max_batch)
 
     def infer(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities float32[N, C] of ``pixels`` uint8[N, S, S, 3]; RuntimeError if the backend gives others.
@@ -60,7 +60,7 @@ class Engine:
 
     def trial(self) -> None:
         """Infer one image of nothing; raises what ``infer`` does."""
-        size = self.artifact.manifest.size
+        size = self.artifact.manifest.preprocessing.size
         self.infer(np.zeros((1, size, size, 3), np.uint8))
 
     def describe(self) -> dict[str, Any]:

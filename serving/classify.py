@@ -11,10 +11,9 @@ from starlette.requests import ClientDisconnect
 
 from classifier.errors import ClassifierError
 from runners.runner import MARGIN
-from serving import replies, upload
+from serving import parameters, replies, upload
 from serving.edge import unless_gone
 from serving.replies import Timing
-from serving.schema import TOP_K
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from classifier.settings import Settings
     from serving.metrics import RequestMetrics
     from serving.placements import Placement
-
-# A client's own deadline, in milliseconds from the body's last byte; without it, the SLO is the deadline.
-TIME_ALLOWED = "x-time-allowed-ms"
 
 logger = logging.getLogger("bentoml.resnet18")
 
@@ -90,7 +86,7 @@ class Classifier:
     async def _one(
         self, request: Request, sent: upload.Upload, timing: Timing, deadline: float
     ) -> tuple[dict[str, Any], int]:
-        top_k = self._top_k(request, sent.fields)
+        top_k = parameters.top_k(request, sent.fields, len(self._labels))
         (result,) = await self._infer(request, sent.images, timing, deadline)
         if isinstance(result, ClassifierError):
             raise result
@@ -99,7 +95,7 @@ class Classifier:
     async def _many(
         self, request: Request, sent: upload.Upload, timing: Timing, deadline: float
     ) -> tuple[dict[str, Any], int]:
-        top_k = self._top_k(request, sent.fields)
+        top_k = parameters.top_k(request, sent.fields, len(self._labels))
         results: list[dict[str, Any]] = []
         for result in await self._infer(request, sent.images, timing, deadline):
             if isinstance(result, ClassifierError):
@@ -113,7 +109,10 @@ class Classifier:
         self, request: Request, name: str, limits: upload.Limits, share: upload.Share
     ) -> tuple[upload.Upload, float, float]:
         """The upload, when it had come, and its deadline: seconds of ``time.monotonic()``."""
-        allowed = self._time_allowed(request)
+        parameters.check_query(request, parameters.NAMES)
+        settings = self._settings
+        milliseconds = parameters.time_allowed(request, settings.timeout_ms) or settings.slo_ms
+        allowed = (1 - MARGIN) * milliseconds / 1e3
         # Under overload a body that would be refused is not worth its reading.
         self._placement.refuse(time.monotonic() + allowed)
         sent = await upload.read(request, name, limits, share)
@@ -136,34 +135,3 @@ class Classifier:
             timing.queue = max(timing.queue, result.queue_ms)
             timing.inference = max(timing.inference, result.inference_ms)
         return results
-
-    def _time_allowed(self, request: Request) -> float:
-        """Seconds from arrival to answer: the SLO, or what the client says in the header TIME_ALLOWED."""
-        text = request.headers.get(TIME_ALLOWED)
-        if text is None:
-            return (1 - MARGIN) * self._settings.slo_ms / 1e3
-        if not 1 <= _whole(text) <= self._settings.timeout_ms:
-            raise ClassifierError(
-                "invalid_parameter",
-                f"{TIME_ALLOWED}: {text[:100]!r} must be a whole number of milliseconds from 1 to "
-                f"{self._settings.timeout_ms}",
-                limit=self._settings.timeout_ms,
-            )
-        return (1 - MARGIN) * int(text) / 1e3
-
-    def _top_k(self, request: Request, fields: dict[str, str]) -> int:
-        text = fields.get("top_k", request.query_params.get("top_k", str(TOP_K)))
-        classes = len(self._labels)
-        if not 1 <= _whole(text) <= classes:
-            # The default of 3 is no user's choice, so a model of two classes gives its two.
-            if "top_k" not in fields and "top_k" not in request.query_params:
-                return classes
-            raise ClassifierError(
-                "invalid_parameter", f"top_k={text[:100]!r}: must be a whole number from 1 to {classes}", limit=classes
-            )
-        return int(text)
-
-
-def _whole(text: str) -> int:
-    """The whole number that ``text`` is; -1 for what is none, or has more than nine digits."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else -1

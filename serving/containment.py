@@ -94,7 +94,7 @@ class ContainedDecoder:
         raise ClassifierError("unreadable_image", "the image can't be decoded: the decoder died of it, twice")
 
     def _read(self, answer: bytearray) -> NDArray[np.uint8]:
-        size = self._limits.size
+        size = self._limits.preprocessing.size
         if answer[:1] == decoder.PIXELS:
             return np.frombuffer(answer, np.uint8, offset=1).reshape(size, size, 3)
         code, message, facts = json.loads(answer[1:])

@@ -44,7 +44,7 @@ def build(settings: Settings) -> Guard | None:
 
     Raises SettingsError where the file of keys can't be used, or the burst can't be divided among the workers.
     """
-    keys, origins = _keys(settings), listed(settings.cors_origins)
+    keys, origins = known_keys(settings), listed(settings.cors_origins)
     rate, burst, workers = settings.rate_limit, settings.rate_burst, settings.workers
     if not (keys or origins or rate or settings.trusted_proxies):
         return None
@@ -75,7 +75,8 @@ def build(settings: Settings) -> Guard | None:
     return guard
 
 
-def _keys(settings: Settings) -> list[str]:
+def known_keys(settings: Settings) -> list[str]:
+    """The API keys, of which each request must bring one; none, if none is asked for. Raises SettingsError."""
     keys = listed(settings.api_keys.get_secret_value()) if settings.api_keys else []
     path = settings.api_keys_file
     if path is None:
@@ -90,6 +91,17 @@ def _keys(settings: Settings) -> list[str]:
         reason = error.strerror if isinstance(error, OSError) else error
         raise SettingsError(f"{PREFIX}API_KEYS_FILE={str(path)!r} can't be honoured: {reason}") from None
     return keys + more
+
+
+class OpenPaths:
+    """Paths that need no key and have no rate limit: each as it is, and with ``/*`` at its end all below it."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = frozenset(paths)
+        self._below = tuple(path.removesuffix("*") for path in paths if path.endswith("*"))
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._paths or path.startswith(self._below)
 
 
 class RateLimit:
@@ -129,10 +141,8 @@ class Door:
         limit: RateLimit | None,
         refused: Callable[[str], None],
     ) -> None:
-        self._app, self._limit, self._refused = app, limit, refused
+        self._app, self._open, self._limit, self._refused = app, OpenPaths(open_paths), limit, refused
         self._digests = [sha256(key.encode()).digest() for key in keys]
-        self._open = frozenset(open_paths)
-        self._open_below = tuple(path.removesuffix("*") for path in open_paths if path.endswith("*"))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request's scope; its body is not read for a refusal."""
@@ -150,7 +160,7 @@ class Door:
     def _check(self, scope: Scope) -> None:
         # The path as it is routed by. A URL put together from the Host header may show another.
         path: str = scope["path"]
-        if path in self._open or path.startswith(self._open_below):
+        if path in self._open:
             return
         client = self._number_of_key(scope) if self._digests else _address(scope)
         wait = self._limit.wait(client, time.monotonic()) if self._limit else 0

@@ -31,7 +31,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from classifier.errors import ClassifierError
-from serving import metrics, page, protocol
+from serving import metrics, page, protocol, worker
 from serving.replies import ERROR_HEADER, error_response
 
 if TYPE_CHECKING:
@@ -62,9 +62,15 @@ class EdgeService(Service[Any]):
     """A BentoML service whose application is wrapped in Edge.
 
     Its class may have ``lanes``: a dict of paths whose POST requests skip BentoML's layers, and what answers them;
-    ``guarded_by``: what puts a door around all that a request meets, or None; and ``settings``, by which the HTTP
-    protocol itself is bounded.
+    ``guarded_by``: what puts a door around all that a request meets, or None; ``settings``, by which the HTTP
+    protocol itself is bounded; and ``describe_api``, which gives the OpenAPI document.
     """
+
+    @property
+    def openapi_spec(self) -> Any:
+        """What ``/docs.json`` answers, and a bento's ``apis/openapi.yaml`` holds."""
+        describe = getattr(self.inner, "describe_api", None)
+        return super().openapi_spec if describe is None else describe()
 
     def to_asgi(self, is_main: bool = True) -> Any:
         """The wrapped ASGI application."""
@@ -73,13 +79,26 @@ class EdgeService(Service[Any]):
         settings = getattr(self.inner, "settings", None)
         if settings is not None:
             protocol.install(settings)
-        app = _Factory(self, is_main=is_main)()
+        factory = _Factory(self, is_main=is_main)
+        factory.tie = worker.tie()
+        app = factory()
         guard = getattr(self.inner, "guarded_by", None)
         return Edge(app, _paths(app), page.files() if is_main else {}, guard)
 
 
 class _Factory(ServiceAppFactory):
-    """BentoML's application with its page at ``/docs``; the outermost layer, which counts requests, is a FastLane."""
+    """BentoML's application with its page at ``/docs``; the outermost layer, which counts requests, is a FastLane.
+
+    ``tie``: to the supervisor, which the main service's workers tell when they are ready.
+    """
+
+    tie: worker.Tie | None = None
+
+    async def create_instance(self, app: Any) -> None:
+        """Make the service's object."""
+        await super().create_instance(app)
+        if self.tie is not None and self.is_main:
+            self._telling = asyncio.ensure_future(self.tie.tell(self._service_instance.__is_ready__))
 
     def __call__(self) -> Any:
         """The application."""

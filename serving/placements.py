@@ -206,8 +206,8 @@ class _DecodePool:
 
 
 def _decoder(settings: Settings, artifact: Artifact) -> Decode:
-    size, resize, max_pixels = artifact.manifest.size, artifact.manifest.resize, settings.max_pixels
+    preprocessing, max_pixels = artifact.manifest.preprocessing, settings.max_pixels
     seconds = settings.decode_timeout_ms / 1e3
     if settings.decoder == "contained":
-        return ContainedDecoder(Limits(size, resize, max_pixels, seconds, settings.decode_memory_mb * 2**20))
-    return lambda data: pixels.decode(data, size, resize, max_pixels, seconds)
+        return ContainedDecoder(Limits(preprocessing, max_pixels, seconds, settings.decode_memory_mb * 2**20))
+    return lambda data: pixels.decode(data, preprocessing, max_pixels, seconds)

@@ -41,6 +41,8 @@ def json_response(body: dict[str, Any], timing: Timing | None = None) -> Respons
 def error_response(error: ClassifierError) -> Response:
     """``error`` as a response: its status, its JSON, its code in a header, and Retry-After where it has one."""
     headers = {ERROR_HEADER: error.code}
+    if error.code == "unsupported_encoding":
+        headers["Accept-Encoding"] = "identity"  # RFC 9110, 12.5.3: what a body may come in
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     return Response(_dump(error.body()), error.status, headers, "application/json")

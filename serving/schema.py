@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import bentoml
-import pydantic
 from _bentoml_sdk.validators import ContentType
 from pydantic import BaseModel, Field
 
@@ -56,14 +55,13 @@ class Prediction(BaseModel):
 
     class_id: int
     label: str
-    label_zh: str | None = None
+    label_zh: str | None = Field(None, description="in Chinese, where it is known")
     probability: float
 
 
 class Model(BaseModel):
     """Which artifact answered."""
 
-    model_config = pydantic.ConfigDict(protected_namespaces=())
     tag: str
     weights: str
     precision: str
@@ -79,10 +77,20 @@ class Timings(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """Why there is no answer."""
+    """Why there is no answer: a code, a sentence for people, and facts."""
 
     code: str
     message: str
+    limit: int | None = Field(None, description="what was exceeded")
+    allowed: list[str] | None = Field(None, description="what would be accepted")
+    format: str | None = Field(None, description="the image's format")
+    reason: str | None = Field(None, description="why with 429: queue_full, deadline, expired or memory")
+
+
+class Error(BaseModel):
+    """The one shape of errors."""
+
+    error: ErrorBody
 
 
 class ClassifyOutput(BaseModel):
@@ -93,16 +101,49 @@ class ClassifyOutput(BaseModel):
     timing_ms: Timings
 
 
-class Result(BaseModel):
-    """One image of a batch: its predictions or its error."""
+class Predicted(BaseModel):
+    """An image of a batch: its predictions, most probable first."""
 
-    predictions: list[Prediction] | None = None
-    error: ErrorBody | None = None
+    predictions: list[Prediction]
 
 
 class ClassifyBatchOutput(BaseModel):
-    """One result an image, in the order sent."""
+    """One result an image, in the order sent: its predictions, or its own error."""
 
-    results: list[Result]
+    results: list[Predicted | Error]
     model: Model
     timing_ms: Timings
+
+
+class Weights(BaseModel):
+    """Where the weights come from."""
+
+    origin: str
+    digest: str
+
+
+class ModelOutput(BaseModel):
+    """What is served, where, and how accurate it was found to be."""
+
+    tag: str
+    weights: Weights
+    digest: str
+    classes: int
+    size: int
+    resize: int
+    runtime: str
+    precision: str
+    placement: str
+    workers: int
+    decoder: str
+    slo_ms: int
+    runner: dict[str, Any]
+    gate: dict[str, Any]
+    export: dict[str, Any]
+
+
+class LabelsOutput(BaseModel):
+    """The names of all classes in their order, in English, and in Chinese where they are known, else null."""
+
+    en: list[str]
+    zh: list[str] | None

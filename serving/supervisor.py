@@ -1,35 +1,48 @@
 """The parent of all workers: BentoML's own, but prompt, the same in a container, and stopping in the right order.
 
 BentoML's looks for dead workers every ten seconds, and in a container starts none anew. When it is told to stop, it
-removes the runner's socket first and then stops the runner together with the API workers that still need it. And it
-takes orders on a port of 127.0.0.1, to start any program at all, from whoever connects. And a second service of the
-same BENTOML_HOME wipes the metrics of the first. None of it is a setting, so this is the one place where BentoML is
-patched: ``install`` puts ``Supervisor`` in place of the class of its supervisor, before one is made.
+removes the runner's socket first and then stops the runner together with the API workers that still need it; when it is
+killed, they go on for ever. And it takes orders on a port of 127.0.0.1, to start any program at all, from whoever
+connects. And a second service of the same BENTOML_HOME wipes the metrics of the first. And it says that it listens
+seconds before it answers. None of it is a setting, so this is the one place where BentoML is patched: ``install`` puts
+``Supervisor`` in place of the class of its supervisor, before one is made.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import socket
+import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import click
 import psutil
+import watchfiles
+from bentoml._internal.bento.build_config import BentoBuildConfig, BentoPathSpec
 from bentoml._internal.utils import circus
 from tornado import gen
+
+from serving import address, worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CHECK_EVERY_S = 0.5
 # From SIGTERM to SIGKILL. API workers end by themselves sooner, with what they have in flight answered; the runner
 # has nothing left to do by then.
-API_STOP_S = 7.0
+API_STOP_S = worker.END_S
 RUNNER_STOP_S = 2.0
 # What is in flight then is a body that does not come, or an answer that would be far too late.
 API_ANSWER_S = 5
 API = "service"
 API_SOCKET = "_bento_api_server"
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
+
+logger = logging.getLogger("bentoml.resnet18")
 
 
 def install() -> None:
@@ -45,17 +58,60 @@ class Supervisor(circus.Arbiter):
     def __init__(self, watchers: list[Any], *arguments: Any, **options: Any) -> None:
         # Nobody is to give it orders, so that its sockets are within this process.
         closed = {"endpoint": "inproc://orders", "pubsub_endpoint": "inproc://events"}
+        # BentoML's own reloader is a process that gives such orders.
+        reloaded = options.pop("plugins", None)
         super().__init__(watchers, *arguments, **options | closed | {"check_delay": -1})
         self.loop.call_later(CHECK_EVERY_S, self._check)
         self._metrics = _own_folder(Path(watchers[0].env[METRICS]))
+        self._tie, self._inherited = socket.socketpair()
+        self._inherited.set_inheritable(True)
+        self._ready: set[int] = set()
+        self._told = False
+        self.loop.add_handler(self._tie.fileno(), lambda *_: self._hear(), self.loop.READ)
+        if reloaded:
+            folder = reloaded[0]["working_dir"]
+            threading.Thread(target=self._watch, args=(folder,), name="resnet18-reload", daemon=True).start()
         for watcher in watchers:
             watcher.env[METRICS] = str(self._metrics)
+            watcher.env[worker.VARIABLE] = f"{self._inherited.fileno()},{self.sockets[API_SOCKET].fileno()}"
             watcher.respawn = True
             # A worker's own children are the worker's to stop, once they have nothing to do.
             watcher.stop_children = False
             watcher.graceful_timeout = API_STOP_S if watcher.name == API else RUNNER_STOP_S
             if watcher.name == API and "--timeout-graceful-shutdown" not in watcher.args:
                 watcher.args += ["--timeout-graceful-shutdown", str(API_ANSWER_S)]
+
+    def start(self, cb: Any = None) -> None:
+        """Start the workers and look after them until the end, without BentoML's word that it listens by then."""
+        super().start()
+
+    def _hear(self) -> None:
+        """Take down which worker says that it is ready, and say where the service is once all API workers have."""
+        (pid,) = worker.READY.unpack(self._tie.recv(worker.READY.size))
+        self._ready.add(pid)
+        (api,) = (watcher for watcher in self.watchers if watcher.name == API)
+        if not self._told and len(api.processes) == api.numprocesses and set(api.processes) <= self._ready:
+            self._told = True
+            here = self.sockets[API_SOCKET]
+            scheme = "https" if "--ssl-certfile" in api.args else "http"
+            click.echo(f"ready: {address.url(here.host, here.port, scheme)}")
+
+    def _watch(self, folder: str) -> None:
+        """Start all workers anew when a file in ``folder`` changes that a bento of it would have."""
+        config = BentoBuildConfig.from_bento_dir(folder)
+        spec = BentoPathSpec(config.include, config.exclude, folder)
+        for changes in watchfiles.watch(*_folders(folder), watch_filter=None, recursive=False):
+            paths = {os.path.relpath(path, folder) for _, path in changes}
+            if changed := sorted(filter(spec.includes, paths)):
+                logger.warning("%s changed: all workers are started anew", ", ".join(changed))
+                self.loop.add_callback(self._reload)
+
+    def _reload(self) -> None:
+        if self._exclusive_running_command is not None:
+            self.loop.call_later(0.05, self._reload)
+            return
+        self._told = False
+        self.loop.add_future(self.restart(), lambda future: future.result())
 
     def _check(self) -> None:
         """Start dead workers anew, now and again: circus's own timer sleeps for as long as the clock is set back."""
@@ -88,6 +144,13 @@ class Supervisor(circus.Arbiter):
         # BentoML lists a service after those it depends on.
         for watcher in reversed(self.watchers):
             yield watcher._stop(close_output_streams)
+
+
+def _folders(root: str) -> Iterator[str]:
+    """``root`` and the folders in it, without hidden ones: environments, stores and caches have thousands."""
+    for folder, inner, _ in os.walk(root):
+        inner[:] = [name for name in inner if not name.startswith((".", "__"))]
+        yield folder
 
 
 def _own_folder(shared: Path) -> Path:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from python_multipart.exceptions import MultipartParseError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import parse_options_header
 
+from classifier import pixels
 from classifier.errors import ClassifierError
+from serving.multipart import Form, text_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -16,15 +17,19 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 MULTIPART = "multipart/form-data"
-MAX_FIELD_BYTES = 1024
+RAW = "application/octet-stream"
+# What clients send that were told no type: most of them, and curl --data-binary. Its bytes tell what it is.
+UNTOLD = ("", "application/x-www-form-urlencoded")
+# Bytes at the beginning of a body that is no image that are looked at and shown.
+_HEAD, _SHOWN = 1024, 30
 
 
 @dataclass
 class Upload:
-    """What a request carried: its images in order, still encoded, and its text fields."""
+    """What a request carried: its images in order, still encoded, and the values of its text fields."""
 
     images: list[bytes] = field(default_factory=list)
-    fields: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, list[str]] = field(default_factory=dict)
 
 
 class Held:
@@ -73,30 +78,43 @@ async def read(request: Request, name: str, limits: Limits, share: Share) -> Upl
     """The upload of ``request``: multipart files in fields called ``name``, or the whole body as one image.
 
     Its bytes are taken of ``share``. Raises ClassifierError: ``length_required``, ``body_too_large`` (before or while
-    reading), ``too_many_images``, ``unsupported_media_type``, ``invalid_parameter``, ``bad_request`` or ``overloaded``.
+    reading), ``too_many_images``, ``unsupported_media_type``, ``unsupported_encoding``, ``invalid_parameter``,
+    ``bad_request``, ``unreadable_image`` or ``overloaded``.
     """
+    _check_encoding(request)
     _check_length(request, limits.bytes)
     kind, options = parse_options_header(request.headers.get("content-type"))
     media_type = kind.decode("latin-1").lower()
     if media_type == MULTIPART:
         boundary = options.get(b"boundary")
         if not boundary:
-            raise ClassifierError("bad_request", "the multipart body has no boundary in its Content-Type")
-        upload = await _read_multipart(request, boundary, name, limits, share)
-    elif media_type.startswith("image/") or media_type == "application/octet-stream":
-        upload = Upload(images=[await _read_raw(request, limits.bytes, share)])
-    else:
+            raise ClassifierError(
+                "bad_request",
+                "the multipart body has no boundary in its Content-Type; leave this header to your HTTP library",
+            )
+        return await _read_multipart(request, boundary, name, limits, share)
+    if not (media_type.startswith("image/") or media_type == RAW or media_type in UNTOLD):
         raise ClassifierError(
             "unsupported_media_type",
-            f"Content-Type {media_type!r} is not accepted; send multipart/form-data with a file field {name!r}, "
+            f"Content-Type {media_type[:100]!r} is not accepted; send multipart/form-data with a file field {name!r}, "
             "or the image itself as image/*",
-            allowed=[MULTIPART, "image/*", "application/octet-stream"],
+            allowed=[MULTIPART, "image/*", RAW],
         )
-    if not upload.images:
-        raise ClassifierError(
-            "bad_request", f"the body holds no file field {name!r}; it holds {sorted(upload.fields) or 'nothing'}"
-        )
-    return upload
+    data = await _read_raw(request, limits.bytes, share)
+    _check_raw(data, media_type, name)
+    return Upload(images=[data])
+
+
+def _check_encoding(request: Request) -> None:
+    for header, plain in (("content-encoding", "identity"), ("transfer-encoding", "chunked")):
+        for text in request.headers.getlist(header):
+            for coding in text.split(","):
+                if coding.strip().lower() not in (plain, ""):
+                    raise ClassifierError(
+                        "unsupported_encoding",
+                        f"{header.title()} {coding.strip()[:100]!r} is not decoded here; send the body as it is",
+                        allowed=[plain],
+                    )
 
 
 def _check_length(request: Request, limit: int) -> None:
@@ -106,6 +124,36 @@ def _check_length(request: Request, limit: int) -> None:
             raise ClassifierError("length_required", "the request has neither a Content-Length nor a chunked body")
     elif int(length) > limit:  # the HTTP parser has refused what is not a number
         raise _too_large(limit, length)
+
+
+def _check_raw(data: bytes, media_type: str, name: str) -> None:
+    """Refuse a body that is not what its Content-Type tells, or that tells nothing and is no image."""
+    untold, kind = media_type in UNTOLD, pixels.sniff(data)
+    if kind is not None:
+        if untold and kind == "JPEG" and b"\0" not in data:  # each has one in the length of its frame header
+            raise ClassifierError(
+                "unreadable_image",
+                "the JPEG image has lost bytes on the way, as by curl -d @FILE or --data; --data-binary keeps them all",
+                format=kind,
+            )
+    elif data.startswith(b"--") and b"content-disposition:" in data[:_HEAD].lower():
+        raise ClassifierError(
+            "unsupported_media_type",
+            f"the body is multipart/form-data, and its Content-Type is {media_type[:100]!r}; leave this header to your "
+            "HTTP library",
+        )
+    elif untold:
+        how = f"curl --data-binary @photo.jpg, or as a file field {name!r}: curl -F {name}=@photo.jpg"
+        if not data:
+            raise ClassifierError("bad_request", f"the body is empty; send the image itself, as by {how}")
+        text = text_of(data)
+        shown = data[:8] if text is None else text[:_SHOWN]
+        raise ClassifierError(
+            "unsupported_media_type",
+            f"the body begins with {shown!r} and is no image that this service reads; URLs and paths are "
+            f"never fetched: send the image itself, as by {how}",
+            allowed=list(pixels.FORMATS),
+        )
 
 
 def _too_large(limit: int, length: str | None = None) -> ClassifierError:
@@ -130,99 +178,12 @@ async def _read_raw(request: Request, limit: int, share: Share) -> bytes:
 
 
 async def _read_multipart(request: Request, boundary: bytes, name: str, limits: Limits, share: Share) -> Upload:
-    form = _Form(name, limits)
-    try:
-        parser = MultipartParser(boundary, form.callbacks())
-        async for chunk in _chunks(request, limits.bytes, share):
-            parser.write(chunk)
-        parser.finalize()
-    except MultipartParseError as error:
-        raise ClassifierError("bad_request", f"the multipart body can't be parsed: {error}") from None
-    if not form.complete:
-        raise ClassifierError("bad_request", "the multipart body ends before its closing boundary")
-    return form.upload
-
-
-class _Form:
-    """Collects the parts of a multipart body as the parser meets them."""
-
-    def __init__(self, name: str, limits: Limits) -> None:
-        self.upload, self.complete = Upload(), False
-        self._text_fields = 0
-        self._name, self._limits = name, limits
-
-    def callbacks(self) -> Any:
-        return {
-            "on_part_begin": self._begin,
-            "on_header_field": self._header_name,
-            "on_header_value": self._header_value,
-            "on_header_end": self._header_end,
-            "on_headers_finished": self._headers_finished,
-            "on_part_data": self._data,
-            "on_part_end": self._end,
-            "on_end": self._finish,
-        }
-
-    def _begin(self) -> None:
-        self._header, self._value, self._header_bytes = b"", b"", 0
-        self._disposition = b""
-        self._chunks: list[bytes] = []
-        self._bytes = 0
-
-    def _header_name(self, data: bytes, start: int, end: int) -> None:
-        self._header += data[start:end]
-        self._count_header(end - start)
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-        self._count_header(end - start)
-
-    def _count_header(self, count: int) -> None:
-        self._header_bytes += count
-        limit = self._limits.part_header_bytes
-        if self._header_bytes > limit:
-            raise ClassifierError("bad_request", f"a part's headers are over {limit} bytes", limit=limit)
-
-    def _header_end(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            self._disposition = self._value
-        self._header, self._value = b"", b""
-
-    def _headers_finished(self) -> None:
-        _, options = parse_options_header(self._disposition)
-        self._field = options.get(b"name", b"").decode("utf-8", "replace")
-        self._is_file = b"filename" in options
-        if self._is_file != (self._field == self._name):
-            what = "a file" if self._is_file else "text"
-            raise ClassifierError(
-                "invalid_parameter",
-                f"field {self._field[:100]!r} is {what}; files go into field {self._name!r}, which takes nothing else "
-                "(URLs and paths are never fetched)",
-            )
-        if self._is_file and len(self.upload.images) == self._limits.images:
-            limit = self._limits.images
-            raise ClassifierError("too_many_images", f"the request holds more than {limit} image(s)", limit=limit)
-        self._text_fields += not self._is_file
-        if self._text_fields > self._limits.fields:
-            limit = self._limits.fields
-            raise ClassifierError("bad_request", f"the body has more than {limit} text fields", limit=limit)
-
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        self._bytes += end - start
-        if not self._is_file and self._bytes > MAX_FIELD_BYTES:
-            raise ClassifierError(
-                "invalid_parameter",
-                f"field {self._field[:100]!r} is over {MAX_FIELD_BYTES} bytes",
-                limit=MAX_FIELD_BYTES,
-            )
-        self._chunks.append(data[start:end])
-
-    def _end(self) -> None:
-        content = b"".join(self._chunks)
-        if self._is_file:
-            self.upload.images.append(content)
-        else:
-            self.upload.fields[self._field] = content.decode("utf-8", "replace")
-
-    def _finish(self) -> None:
-        self.complete = True
+    form = Form(boundary, name, images=limits.images, fields=limits.fields, header_bytes=limits.part_header_bytes)
+    async for chunk in _chunks(request, limits.bytes, share):
+        form.write(chunk)
+    form.finish()
+    if not form.images:
+        raise ClassifierError(
+            "bad_request", f"the body holds no file field {name!r}; it holds {sorted(form.fields) or 'nothing'}"
+        )
+    return Upload(form.images, form.fields)

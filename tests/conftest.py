@@ -21,12 +21,17 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+from runners import telemetry
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
     from PIL.Image import Image
 
     from classifier.manifest import Manifest
+    from classifier.preprocessing import Preprocessing
     from model_build.weights import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,6 +65,32 @@ def photograph() -> Callable[[int, int], Image]:
 
 
 @pytest.fixture(scope="session")
+def torchvision_pixels() -> Callable[[bytes, Preprocessing], NDArray[np.uint8]]:
+    """A function of an encoded image and a Preprocessing that gives torchvision's pixels of them."""
+    import io
+
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    from model_build.network import import_torchvision
+
+    import_torchvision()
+    from torchvision.transforms import CenterCrop, InterpolationMode, PILToTensor, Resize
+
+    def reference(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+        side = (preprocessing.resize, preprocessing.resize) if preprocessing.squash else preprocessing.resize
+        interpolation = InterpolationMode(preprocessing.interpolation)
+        if not preprocessing.antialias:
+            resize = Resize(side, interpolation=interpolation, antialias=False)
+            tensor = CenterCrop(preprocessing.size)(resize(PILToTensor()(image)))
+            return np.ascontiguousarray(tensor.permute(1, 2, 0).numpy())
+        return np.asarray(CenterCrop(preprocessing.size)(Resize(side, interpolation=interpolation)(image)))
+
+    return reference
+
+
+@pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A BENTOML_HOME that holds the demo model in every default precision; it is the session's own from here on."""
     home = tmp_path_factory.mktemp("bentoml")
@@ -74,8 +105,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_usage_data() -> None:
-    """BentoML must not report the tests' doings to its makers, however pytest was started."""
-    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    """Libraries must not report the tests' doings to their makers, however pytest was started."""
+    telemetry.off()
 
 
 @pytest.fixture
@@ -103,6 +134,7 @@ def manifest_of() -> Callable[..., Manifest]:
     """A function that gives a valid manifest of a file; keywords take the place of its fields."""
     from classifier import manifest as manifests
     from classifier.labels import Labels
+    from classifier.preprocessing import Preprocessing
 
     def describe(file: Path, **changes: Any) -> Manifest:
         valid = manifests.Manifest(
@@ -110,8 +142,7 @@ def manifest_of() -> Callable[..., Manifest]:
             precision="fp32",
             file=file.name,
             digest=manifests.sha256(file),
-            size=32,
-            resize=36,
+            preprocessing=Preprocessing(32, 36),
             labels=Labels(("cat", "dog"), ("猫", "狗")),
             weights={"origin": "demo", "digest": "0" * 64},
             export={"opset": 17},
@@ -131,7 +162,10 @@ def demo() -> Checkpoint:
 
 
 class Server:
-    """A service started as a user would, and stopped by its own process id. ``tls``: its certificate and key."""
+    """A service started as a user would, and stopped by its own process id.
+
+    ``tls``: its certificate and key. ``arguments`` of the command line override those before.
+    """
 
     def __init__(
         self,
@@ -144,6 +178,7 @@ class Server:
         log: Path | None = None,
         tls: tuple[Path, Path] | None = None,
         port: int | None = None,
+        arguments: Sequence[str] = (),
     ) -> None:
         self.port = port or free_port()
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
@@ -156,6 +191,7 @@ class Server:
         command = [sys.executable, "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(self.port)]
         if tls:
             command += ["--ssl-certfile", str(tls[0]), "--ssl-keyfile", str(tls[1])]
+        command += arguments
         # A file: a pipe that nobody reads would stop the server once it is full.
         self._output = tempfile.TemporaryFile() if log is None else log.open("w+b")  # noqa: SIM115
         self._printed, self._told = "", False
@@ -273,9 +309,9 @@ def debian(*packages: str, command: str) -> str:
 
 
 def environment() -> dict[str, str]:
-    """The environment a newcomer would have: no settings of ours, no usage data sent."""
+    """The environment a newcomer would have: no settings of ours."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RESNET18_")}
-    return kept | {"BENTOML_DO_NOT_TRACK": "True", "PYTHONPATH": str(ROOT)}
+    return kept | {"PYTHONPATH": str(ROOT)}
 
 
 @pytest.fixture(scope="session")

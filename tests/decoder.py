@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from classifier import pixels
 from classifier.errors import ClassifierError
+from classifier.preprocessing import Preprocessing
 from tests.conftest import ROOT, environment
 
 SIZE, RESIZE, MAX_PIXELS = 32, 36, 1_000_000
@@ -83,7 +84,7 @@ def main() -> None:
         data = sys.stdin.buffer.read(struct.unpack("<I", head)[0])
         outcome, message, start = "pixels", "", time.perf_counter()
         try:
-            array = pixels.decode(data, SIZE, RESIZE, max_pixels)
+            array = pixels.decode(data, Preprocessing(SIZE, RESIZE), max_pixels)
             assert (array.shape, array.dtype.name, array.flags.c_contiguous) == ((SIZE, SIZE, 3), "uint8", True)
         except ClassifierError as error:
             outcome, message = error.code, error.message

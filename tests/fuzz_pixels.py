@@ -48,10 +48,11 @@ def main() -> None:
     with atheris.instrument_imports(include=["classifier", "PIL"]):
         from classifier import pixels
         from classifier.errors import ClassifierError
+        from classifier.preprocessing import Preprocessing
 
     def one(data: bytes) -> None:
         try:
-            array = pixels.decode(data, 32, 36, 1_000_000)
+            array = pixels.decode(data, Preprocessing(32, 36), 1_000_000)
         except ClassifierError as error:
             if error.code not in CODES:
                 raise

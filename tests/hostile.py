@@ -47,7 +47,7 @@ def picture(mode: str = "RGB", width: int = WIDTH, height: int = HEIGHT) -> Imag
     if mode == "I;16":
         return Image.fromarray((bands[..., 2] * 257).astype(np.uint16))
     if mode == "I":
-        return Image.fromarray((bands[..., 2] * 300).astype(np.int32))
+        return Image.fromarray((bands[..., 2] * 257).astype(np.int32))
     if mode == "F":
         return Image.fromarray(bands[..., 2].astype(np.float32))
     if mode == "LAB":
@@ -148,6 +148,7 @@ def seeds() -> dict[str, bytes]:
         "BMP 32 bits": encode(picture("RGBA"), "BMP"),
         "AVIF alpha": encode(picture("RGBA"), "AVIF"),
         "AVIF animated": encode(image, "AVIF", **frames()),
+        "TIFF 12 bits": tiff(WIDTH, HEIGHT, bytes(range(240)) * 3, more={258: (3, 1, 12), 259: (3, 1, 1)}),
         "TIFF tiled": tiff(WIDTH, HEIGHT, zlib.compress(bytes(32 * 32)), tile=(32, 32)),
         "TIFF pages": encode(image, "TIFF", **frames(), exif=turned),
         "TIFF CCITT": encode(picture("1"), "TIFF", compression="group4"),

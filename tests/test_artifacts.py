@@ -9,6 +9,7 @@ import bentoml
 import pytest
 
 from classifier.labels import Labels
+from classifier.preprocessing import Preprocessing
 from classifier.settings import Settings
 from model_build import store as model_store
 from runners import artifacts
@@ -85,7 +86,13 @@ class TestChoose:
         assert choose(settings(), "cpu") == new
 
     @pytest.mark.parametrize(
-        "changed", [{"labels": Labels(("x", "y"), None)}, {"size": 64}, {"export": {"evaluation": "b"}}]
+        "changed",
+        [
+            {"labels": Labels(("x", "y"), None)},
+            {"preprocessing": Preprocessing(64, 64)},
+            {"preprocessing": Preprocessing(32, 36, interpolation="bicubic")},
+            {"export": {"evaluation": "b"}},
+        ],
     )
     def test_nor_what_other_labels_geometry_or_judgement_made_of_the_same_weights(
         self, register: Callable[..., str], cpu: Callable[..., None], changed: dict[str, Any]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from classifier import avif, pixels
+from classifier.preprocessing import Preprocessing
 from tests import hostile
 
 SIZE = (1000, 700)
@@ -118,7 +119,7 @@ def test_every_form_of_a_sequence_header(timing: bool, delays: bool, points: int
 @pytest.mark.parametrize("more", [b"\0", b"\xff" * 99, box("mdat", bytes(99))[:50], bytes(1000)])
 def test_anything_may_follow(more: bytes) -> None:
     image = hostile.encode(hostile.picture(), "AVIF") + more
-    assert pixels.decode(image, 8, 8, 1_000_000).shape == (8, 8, 3)
+    assert pixels.decode(image, Preprocessing(8, 8), 1_000_000).shape == (8, 8, 3)
 
 
 def test_the_largest_of_several_counts() -> None:

@@ -96,15 +96,6 @@ class TestLoad:
         finally:
             torch.set_num_threads(before)
 
-    def test_telemetry_is_off(self, of: Callable[[str], Artifact], monkeypatch: pytest.MonkeyPatch) -> None:
-        import onnxruntime as ort
-
-        calls: list[str] = []
-        monkeypatch.setattr(ort, "disable_telemetry_events", lambda: calls.append("off"))
-        artifact = of("onnx")
-        backends.load(artifact.folder, artifact.manifest)
-        assert calls == ["off"]
-
 
 class TestDevices:
     """A device that was asked for and can't be had is refused, naming what is there."""

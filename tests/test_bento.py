@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import bentoml
 import pytest
+import yaml
+from openapi_spec_validator import validate
 
 from tests.conftest import ROOT, Server, environment
 
@@ -56,6 +58,12 @@ def test_its_requirements_are_pinned_and_without_torch_or_addresses(bento: Path)
     # BentoML adds its own version without a hash at the end.
     assert all("--hash=sha256:" in line for line in wanted[:-1])
     assert "://" not in text
+
+
+def test_its_description_is_the_service_s(bento: Path) -> None:
+    spec = yaml.safe_load((bento / "apis" / "openapi.yaml").read_text())
+    validate(spec)
+    assert set(spec["paths"]) >= {"/classify", "/classify_batch", "/model", "/labels"}
 
 
 def test_it_serves_from_an_empty_directory(bento: Path, store: Path, tmp_path: Path, photos: list[Path]) -> None:

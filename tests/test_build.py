@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,9 @@ from PIL import Image
 from rich.console import Console
 
 from classifier import manifest as manifests
+from classifier.preprocessing import Preprocessing
 from classifier.settings import Settings
-from model_build import pipeline
+from model_build import pipeline, scratch
 from model_build.__main__ import main
 from model_build.network import resnet18
 from model_build.store import register
@@ -123,6 +125,17 @@ class TestWords:
         assert "a.png" in words(result)
         assert "Traceback" not in result.output
 
+    def test_what_a_killed_build_left_is_cleared(
+        self, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        left = tmp_path / "resnet18-build-abcdefgh"
+        left.mkdir()
+        (left / scratch.MARK).touch()
+        (tmp_path / "set").mkdir()
+        assert build("--weights", "demo", "--eval", str(tmp_path / "set")).exit_code == 1
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["bentoml", "set"]
+
 
 class TestOwnCheckpoint:
     """A user's .pth of three classes, judged on labelled images."""
@@ -146,11 +159,12 @@ class TestOwnCheckpoint:
         result = build(*arguments)
         assert result.exit_code == 0, result.output
         (model,) = bentoml.models.list()
+        assert "names.json: 3 names, in the order of the list 'en'" in words(result)
         for text in ("3 classes, 32 px", "judged on 9 images (eval)", "top-1 / top-5", "100.00%", str(model.tag)):
             assert text in words(result)
         artifact = artifacts.open_artifact(str(model.tag))
         manifest = artifact.manifest
-        assert (manifest.size, manifest.resize) == (32, 32)
+        assert manifest.preprocessing == Preprocessing(32, 32)
         assert manifest.labels.en == ("red rose", "tulip", "lily")
         assert manifest.labels.zh == ("玫瑰", "郁金香", "百合")
         assert manifest.weights["origin"] == "flowers[best].pth"
@@ -166,7 +180,7 @@ class TestOwnCheckpoint:
         assert again.exit_code == 0
         assert f"unchanged {model.tag}" in words(again)
         assert [str(item.tag) for item in bentoml.models.list()] == [str(model.tag)]
-        assert result.output.splitlines()[0].startswith("flowers[best].pth weights ")
+        assert result.output.splitlines()[1].startswith("flowers[best].pth weights ")
 
 
 class TestGate:
@@ -203,9 +217,9 @@ class TestNotice:
     """``auto`` without ImageNet's weights."""
 
     def test_it_is_boxed_and_whole(self, capsys: pytest.CaptureFixture[str]) -> None:
-        from model_build.__main__ import _fallback
+        from model_build.__main__ import _notice
 
-        _fallback("place it at /home/[a]/[/b]/resnet18-f37072fd.pth")
+        _notice("place it at /home/[a]/[/b]/resnet18-f37072fd.pth")
         output = capsys.readouterr().out
         assert "ImageNet's weights are not here" in output
         assert "place it at /home/[a]/[/b]/resnet18-f37072fd.pth" in output
@@ -230,7 +244,7 @@ class TestNotes:
     def test_the_average_is_taken_and_the_key_takes_another(self, built: list[Checkpoint], tmp_path: Path) -> None:
         path = saved(tmp_path / "w[1].pth", {"state_dict": made(3), "state_dict_ema": made(3, seed=9)})
         assert words(build("--weights", path)).startswith(
-            "note: w[1].pth holds several sets of weights: 'state_dict_ema', an average, is taken, 'state_dict' left; "
+            "w[1].pth holds several sets of weights: 'state_dict_ema', an average, is taken, 'state_dict' left; "
         )
         build("--weights", path, "--key", "state_dict")
         assert torch.equal(built[0].state["fc.bias"], made(3, seed=9)["fc.bias"])
@@ -245,7 +259,7 @@ class TestNotes:
 
     def test_one_output(self, built: list[Checkpoint], tmp_path: Path) -> None:
         result = build("--weights", saved(tmp_path / "w.pth", made(1)))
-        assert words(result).startswith("note: w.pth has one output (fc.weight [1, 512]), taken for a sigmoid's")
+        assert words(result).startswith("w.pth has one output (fc.weight [1, 512]), taken for a sigmoid's")
         assert (built[0].classes, result.exit_code) == (2, 0)
 
 

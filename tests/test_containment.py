@@ -17,6 +17,7 @@ from PIL import Image
 from classifier import decoder, pixels
 from classifier.decoder import Limits
 from classifier.errors import ClassifierError
+from classifier.preprocessing import Preprocessing
 from serving import containment
 from serving.containment import ContainedDecoder
 from tests.conftest import eventually
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
 
     from tests.conftest import Server
 
-LIMITS = Limits(size=64, resize=73, max_pixels=60_000_000, seconds=20.0, memory=600 * 2**20)
+LIMITS = Limits(Preprocessing(64, 73), max_pixels=60_000_000, seconds=20.0, memory=600 * 2**20)
 # A decoder that some bytes make fail as a broken library would.
 SABOTAGED = """
-import json, os, sys, socket, time
+import os, sys, socket, time
 from classifier import decoder, pixels
 decode = pixels.decode
 def sabotaged(data, *options):
@@ -39,7 +40,7 @@ def sabotaged(data, *options):
         pass
     return decode(data, *options)
 pixels.decode = sabotaged
-decoder.main(socket.socket(fileno=int(sys.argv[1])), decoder.Limits(**json.loads(sys.argv[2])))
+decoder.main(socket.socket(fileno=int(sys.argv[1])), decoder.Limits.parse(sys.argv[2]))
 """
 
 
@@ -73,7 +74,7 @@ def jpegs(photograph: Callable[[int, int], Image.Image]) -> list[bytes]:
 
 
 def expected(data: bytes) -> np.ndarray:
-    return pixels.decode(data, LIMITS.size, LIMITS.resize, LIMITS.max_pixels)
+    return pixels.decode(data, LIMITS.preprocessing, LIMITS.max_pixels)
 
 
 def processes(decode: ContainedDecoder) -> tuple[psutil.Process, list[psutil.Process]]:

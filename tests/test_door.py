@@ -110,6 +110,13 @@ def test_probes_and_the_page_are_open(keyed: Server, path: str) -> None:
     assert keyed.client.get(path).status_code == 200
 
 
+def test_the_description_tells_of_keys_and_of_what_is_open(keyed: Server) -> None:
+    spec = keyed.client.get("/docs.json").json()
+    assert spec["paths"]["/classify"]["post"]["security"] == [{"bearer": []}, {"key": []}]
+    assert "401" in spec["paths"]["/metrics"]["get"]["responses"]
+    assert spec["paths"]["/readyz"]["get"]["security"] == []
+
+
 def test_the_page_s_files_are_open(keyed: Server) -> None:
     for page, prefix in (("/", "web/"), ("/docs", "./static_content/")):
         loaded = [part.split('"')[0] for part in keyed.client.get(page).text.split(f'="{prefix}')[1:]]
@@ -307,6 +314,7 @@ def test_https_with_a_dedicated_runner_that_only_this_user_reaches(store: Path, 
         output = server.stop()
     assert KEYS[0] not in output
     assert "BEGIN" not in output
+    assert f"ready: https://127.0.0.1:{server.port}\n" in output
 
 
 def _check_sockets(server: Server) -> None:

@@ -13,8 +13,10 @@ import torch
 
 from classifier import manifest as manifests
 from classifier.labels import Labels
+from classifier.preprocessing import Preprocessing
 from model_build import export, gate
-from model_build.network import IMAGENET_MEAN, IMAGENET_STD, Contract, resnet18
+from model_build.network import Contract, resnet18
+from model_build.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from model_build.samples import Samples
 from runners import artifacts, backends
 
@@ -94,7 +96,7 @@ class TestContract:
         for runtime, precision in BUILT:
             manifest = artifact_of(runtime, precision).manifest
             assert (manifest.runtime, manifest.precision) == (runtime, precision)
-            assert (manifest.size, manifest.resize, manifest.labels) == (demo.size, demo.resize, demo.labels)
+            assert (manifest.preprocessing, manifest.labels) == (demo.preprocessing, demo.labels)
             assert manifest.weights == {"origin": "demo", "digest": demo.digest}
             assert manifest.gate["images"] == 256
             assert manifest.gate["agreement"] >= (1 if precision == "fp32" else 0.98)
@@ -123,7 +125,7 @@ class TestOnnx:
         assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
         assert probabilities.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
         sides = [side.dim_param or side.dim_value for side in image.type.tensor_type.shape.dim]
-        assert sides == ["N", demo.size, demo.size, 3]
+        assert sides == ["N", *2 * (demo.preprocessing.size,), 3]
         assert probabilities.type.tensor_type.shape.dim[0].dim_param == "N"
 
     def test_batch_normalisation_is_folded(self, graphs: dict[str, Any]) -> None:
@@ -235,8 +237,7 @@ def thousand(squares: NDArray[np.uint8]) -> Checkpoint:
         state={key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")},
         origin="random.pth",
         labels=Labels(tuple(f"class {number}" for number in range(1000))),
-        size=224,
-        resize=256,
+        preprocessing=Preprocessing(224, 256),
         upsample=None,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,

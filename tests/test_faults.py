@@ -46,7 +46,7 @@ def known(store: Path, photos: list[Path]) -> Known:
     backend = backends.load(artifact.folder, artifact.manifest)
     known: Known = {}
     for photo in photos[::6]:
-        image = pixels.decode(photo.read_bytes(), artifact.manifest.size, artifact.manifest.resize, 10**8)
+        image = pixels.decode(photo.read_bytes(), artifact.manifest.preprocessing, 10**8)
         top = artifact.manifest.labels.top(backend.infer(image[None])[0], 3)
         known[photo.read_bytes()] = [(each["label"], each["probability"]) for each in top]
     assert len({tuple(label for label, _ in answer) for answer in known.values()}) > 4, "they must be told apart"

@@ -176,9 +176,7 @@ NAMES = [name for name, _ in attempts("http://x", "/classify")]
 # What carries a good image beside the URL is answered; everything else is refused.
 ANSWERED = {
     "name of the file",
-    "a field beside the image",
     "content type of the file",
-    "query",
     "headers",
     "metadata of an image",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import stat
 import warnings
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from classifier.preprocessing import Preprocessing
 from model_build import folders
-from model_build.folders import FolderError, ImageFolder, Pixels
+from model_build.folders import ImageFolder, Pixels
+from model_build.listing import FolderError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,13 +101,49 @@ def test_refused_sets(tmp_path: Path, as_zip: bool) -> None:
     (hollow / "owl").mkdir()
     nothing = tmp_path / "nothing"
     (nothing / "cat").mkdir(parents=True)
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0"
+    apple, half = tmp_path / "apple", fill(tmp_path / "half", "cat/1.png")
+    for path in (apple / "cat" / "1.heic", apple / "cat" / "2.heic", half / "dog" / "1.heic"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(heic)
+    (half / "dog" / "1.txt").write_text("a dog")
+    bell, blank, twin = (fill(tmp_path / name, f"{name}/1.png", "dog/1.png") for name in ("c\x07t", " ", "dog "))
     for root, message in (
         (mixed, r"image 'stray\.png' lies beside the class folders"),
         (hollow, r"class folder 'owl' holds no images"),
-        (nothing, r"holds no images \(\.avif, \.bmp, "),
+        (apple, r"holds no images \(JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF\); found 2 HEIC"),
+        (half, r"class folder 'dog' holds no images, but 1 HEIC, 1 text"),
+        (bell, r"the class folder 'c\\x07t' has U\+0007 in its name; rename it"),
+        (blank, r"the name of the class folder ' ' begins or ends with a blank; rename it"),
+        (twin, r"the name of the class folder 'dog ' begins or ends with a blank; rename it"),
+        (nothing, r"holds no images \(JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF\)$"),
     ):
         with pytest.raises(FolderError, match=message):
             ImageFolder.open(zipped(root) if as_zip else root)
+
+
+def test_a_zip_whose_class_names_are_of_some_code_page(tmp_path: Path) -> None:
+    path = tmp_path / "old.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("xx/1.png", "ant/1.png"):
+            archive.writestr(name, png(1))
+    path.write_bytes(path.read_bytes().replace(b"xx/", "狗/".encode("gbk")))
+    with pytest.raises(FolderError, match=r"the class folder .* is not UTF-8; make the zip anew with UTF-8 names"):
+        ImageFolder.open(path)
+
+
+def test_what_is_no_image_is_counted(pets: Path) -> None:
+    (pets / "cat" / "notes").write_text("about cats")
+    (pets / "@eaDir" / "dog").mkdir(parents=True)
+    for path in (pets, zipped(pets)):
+        folder = ImageFolder.open(path)
+        assert (folder.classes, len(folder.items), folder.skipped) == (("ant", "cat", "dog"), 12, "1 text")
+
+
+def test_a_named_pipe_is_not_waited_for(pets: Path) -> None:
+    os.mkfifo(pets / "cat" / "pipe.jpg")
+    with pytest.raises(OSError, match="it is no plain file"):
+        ImageFolder.open(pets).read("cat/pipe.jpg")
 
 
 def test_neither_directory_nor_zip(tmp_path: Path) -> None:
@@ -163,9 +202,9 @@ def test_what_can_not_be_read_is_an_os_error(pets: Path, monkeypatch: pytest.Mon
 def test_pixels_in_memory_and_read_again_are_the_same(
     pets: Path, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = Pixels(ImageFolder.open(pets), 8, pool)
+    kept = Pixels(ImageFolder.open(pets), Preprocessing(8, 8), pool)
     monkeypatch.setattr(folders, "CACHE_BYTES", 0)
-    read = Pixels(ImageFolder.open(zipped(pets)), 8, pool)
+    read = Pixels(ImageFolder.open(zipped(pets)), Preprocessing(8, 8), pool)
     assert kept.digest == read.digest
     which = np.array([11, 0, 7, 3, 5])
     for (ours, our_labels), (theirs, their_labels) in zip(kept.batches(which, 2), read.batches(which, 2), strict=True):
@@ -180,7 +219,7 @@ def test_pixels_in_memory_and_read_again_are_the_same(
 def test_unreadable_images_are_skipped_and_named(pets: Path, pool: ThreadPoolExecutor) -> None:
     (pets / "cat" / "1.png").write_bytes(png(1)[:45])
     (pets / "dog" / "0.png").write_bytes(b"no image")
-    pixels = Pixels(ImageFolder.open(pets), 8, pool)
+    pixels = Pixels(ImageFolder.open(pets), Preprocessing(8, 8), pool)
     assert [line.split(":")[0] for line in pixels.skipped] == ["'cat/1.png'", "'dog/0.png'"]
     assert pixels.labels.tolist() == [0] * 4 + [1] * 3 + [2] * 3
 
@@ -189,7 +228,7 @@ def test_an_image_that_changes_while_in_use(
     pets: Path, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folders, "CACHE_BYTES", 0)
-    pixels = Pixels(ImageFolder.open(pets), 8, pool)
+    pixels = Pixels(ImageFolder.open(pets), Preprocessing(8, 8), pool)
     (pets / "cat" / "1.png").unlink()
     with pytest.raises(FolderError, match=r"pets' has changed since it was first read: .*1\.png"):
         list(pixels.batches(np.arange(12), 4))
@@ -199,7 +238,7 @@ def test_copies_of_an_image_are_on_one_side_of_the_split(pets: Path, pool: Threa
     for number in range(4):
         for copy in range(5):
             shutil.copy(pets / "cat" / f"{number}.png", pets / "cat" / f"{number}-{copy}.png")
-    pixels = Pixels(ImageFolder.open(pets), 8, pool)
+    pixels = Pixels(ImageFolder.open(pets), Preprocessing(8, 8), pool)
     for seed in range(20):
         kept, held = pixels.split(0.3, seed)
         assert not set(pixels.checksums[kept]) & set(pixels.checksums[held])
@@ -208,7 +247,7 @@ def test_copies_of_an_image_are_on_one_side_of_the_split(pets: Path, pool: Threa
 
 def test_the_split_is_stratified_and_seeded(tmp_path: Path, pool: ThreadPoolExecutor) -> None:
     names = [f"big/{number}.png" for number in range(20)] + ["one/0.png", "two/0.png", "two/1.png"]
-    pixels = Pixels(ImageFolder.open(fill(tmp_path, *names)), 8, pool)
+    pixels = Pixels(ImageFolder.open(fill(tmp_path, *names)), Preprocessing(8, 8), pool)
     kept, held = pixels.split(0.2, seed=3)
     assert sorted([*kept, *held]) == list(range(23))
     assert np.bincount(pixels.labels[held], minlength=3).tolist() == [4, 0, 1]

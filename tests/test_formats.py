@@ -14,6 +14,7 @@ from PIL import Image
 
 from classifier import pixels
 from classifier.errors import ClassifierError
+from classifier.preprocessing import Preprocessing
 from tests import hostile
 from tests.conftest import ROOT, environment
 
@@ -97,8 +98,9 @@ def test_only_the_plugins_of_what_is_read_are_imported() -> None:
     code = (
         "import sys, pickle\n"
         "from classifier import pixels\n"
+        "from classifier.preprocessing import Preprocessing\n"
         "for data in pickle.load(sys.stdin.buffer):\n"
-        "    pixels.decode(data, 8, 8, 1_000_000)\n"
+        "    pixels.decode(data, Preprocessing(8, 8), 1_000_000)\n"
         "from PIL import Image\n"
         "print(*sorted(Image.OPEN))\n"
     )
@@ -115,17 +117,18 @@ def test_pillow_s_warnings_reach_neither_log_nor_memory() -> None:
         "import struct, sys, warnings\n"
         "from PIL import TiffImagePlugin\n"
         "from classifier import pixels\n"
+        "from classifier.preprocessing import Preprocessing\n"
         "from tests import hostile\n"
         "jpeg = hostile.encode(hostile.picture(), 'JPEG')\n"
         "for number in range(50):\n"
         "    exif = hostile.exif({0x0112: (3, 1, 1), 0x010F: (2, 1000 + number, 9)})\n"
         "    data = jpeg[:2] + struct.pack('>BBH', 255, 225, len(exif) + 2) + exif + jpeg[2:]\n"
-        "    pixels.decode(data, 8, 8, 1000)\n"
+        "    pixels.decode(data, Preprocessing(8, 8), 1000)\n"
         "kept = getattr(TiffImagePlugin, '__warningregistry__', {})\n"
         "print(len(kept.keys() - {'version'}))\n"
         "if 'unfiltered' in sys.argv:\n"
         "    warnings.resetwarnings()\n"
-        "    pixels.decode(data, 8, 8, 1000)\n"
+        "    pixels.decode(data, Preprocessing(8, 8), 1000)\n"
     )
     command = [sys.executable, "-c", code]
     quiet = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
@@ -137,7 +140,7 @@ def test_pillow_s_warnings_reach_neither_log_nor_memory() -> None:
 @pytest.mark.parametrize("progressive", [False, True])
 def test_arithmetic_jpeg(progressive: bool) -> None:
     data = hostile.ARITHMETIC_PROGRESSIVE if progressive else hostile.ARITHMETIC
-    array = pixels.decode(data, 20, 20, 1000)
+    array = pixels.decode(data, Preprocessing(20, 20), 1000)
     np.testing.assert_allclose(array[:, :8], np.broadcast_to([200, 30, 60], (20, 8, 3)), atol=4)
     np.testing.assert_allclose(array[:, 12:], np.broadcast_to([0, 120, 240], (20, 8, 3)), atol=4)
 
@@ -146,7 +149,7 @@ def test_cmyk_jpeg_of_adobe_s_is_not_inverted(shared: Path) -> None:
     """Pillow's own pair of samples: the same photograph in CMYK and in RGB."""
     folder = shared / "images" / "hostile"
     cmyk, rgb = (
-        pixels.decode((folder / f"pil_sample_{name}.jpg").read_bytes(), 64, 64, 10**7).astype(int)
+        pixels.decode((folder / f"pil_sample_{name}.jpg").read_bytes(), Preprocessing(64, 64), 10**7).astype(int)
         for name in ("cmyk", "rgb")
     )
     assert np.abs(cmyk - rgb).mean() < 12
@@ -188,7 +191,7 @@ def test_the_eight_orientations_of_one_photo_give_the_same_top_1(server: Server,
 )
 def test_what_is_larger_inside_than_its_head_tells(kind: str, data: bytes, code: str) -> None:
     with pytest.raises(ClassifierError, match="more pixels than the limit of 1000000") as raised:
-        pixels.decode(data, 8, 8, 1_000_000)
+        pixels.decode(data, Preprocessing(8, 8), 1_000_000)
     assert (raised.value.code, raised.value.facts) == (code, {"limit": 1_000_000}), kind
 
 
@@ -196,9 +199,11 @@ def test_scans_are_counted_by_what_they_pass_over() -> None:
     small = hostile.encode(Image.new("L", (24, 20), 77), "JPEG", progressive=True)
     scan = small.rindex(b"\xff\xda")
     many = small[:scan] + small[scan:-2] * 400 + small[-2:]
-    np.testing.assert_array_equal(pixels.decode(many, 8, 8, 10**6), pixels.decode(small, 8, 8, 10**6))
+    np.testing.assert_array_equal(
+        pixels.decode(many, Preprocessing(8, 8), 10**6), pixels.decode(small, Preprocessing(8, 8), 10**6)
+    )
     large = hostile.encode(Image.new("L", (7000, 7000)), "JPEG", progressive=True)
     scan = large.rindex(b"\xff\xda")
     many = large[:scan] + large[scan:-2] * 400 + large[-2:]
     with pytest.raises(ClassifierError, match="scans; at 7000x7000 at most 102 are read"):
-        pixels.decode(many, 8, 8, 10**8)
+        pixels.decode(many, Preprocessing(8, 8), 10**8)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import gc
 import hashlib
 import http.server
+import os
 import socket
+import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
+from classifier.preprocessing import Preprocessing
 from model_build import hub as hub_module
+from model_build import scratch
 from model_build.network import import_torchvision
 from model_build.weights import WeightsError, find
 from tests.checkpoints import made
@@ -100,9 +105,9 @@ class TestImagenet:
         (imagenet.parent / name).write_bytes(thousand)
         notices: list[str] = []
         for asked in ("imagenet", "auto"):
-            checkpoint = find(asked, notice=notices.append, fallback=notices.append)
+            checkpoint = find(asked, notice=notices.append)
             assert (checkpoint.origin, checkpoint.classes) == ("imagenet", 1000)
-            assert (checkpoint.size, checkpoint.resize) == (224, 256)
+            assert checkpoint.preprocessing == Preprocessing(224, 256)
             assert checkpoint.labels.en[281] == "tabby"
             assert checkpoint.labels.zh is not None
         assert notices == []
@@ -126,10 +131,20 @@ class TestImagenet:
         imagenet: Path,
         hub: Hub,
         thousand: bytes,
+        tmp_path: Path,
     ) -> None:
         name, hub.content = named_by_hash(thousand), thousand
         point_at(monkeypatch, f"http://127.0.0.1:{hub.server_address[1]}/{name}")
+        # What a killed build has left: in its folder of temporary files, and while it copied the file into the cache.
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        left = [tmp_path / "resnet18-hub-abcdefgh", imagenet.parent / ".resnet18-hub-abcdefgh"]
+        for folder in left:
+            folder.mkdir(parents=True)
+            (folder / scratch.MARK).touch()
+            os.utime(folder, (time.time() - 3600,) * 2)
         assert find("imagenet").classes == 1000
+        assert not any(folder.exists() for folder in left)
+        assert [path.name for path in imagenet.parent.iterdir()] == [name]
         assert (imagenet.parent / name).read_bytes() == thousand
         assert "100" in capfd.readouterr().err
         hub.content = None
@@ -204,7 +219,7 @@ class TestImagenet:
 
     def test_auto_falls_back_to_the_demo_and_says_so(self, imagenet: Path) -> None:
         notices: list[str] = []
-        checkpoint = find("auto", fallback=notices.append)
+        checkpoint = find("auto", notice=notices.append)
         assert (checkpoint.origin, checkpoint.classes) == ("demo", 10)
         (notice,) = notices
         assert f"place it at {imagenet}" in notice

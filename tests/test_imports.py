@@ -18,7 +18,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "runners": ("classifier", "runners"),
     "serving": ("classifier", "runners", "serving"),
     "service": ("classifier", "runners", "serving"),
-    "model_build": ("classifier", "runners.backends", "runners.artifacts", "model_build"),
+    "model_build": ("classifier", "runners.backends", "runners.artifacts", "runners.telemetry", "model_build"),
     # It knows a URL, not what serves it.
     "loadtests": ("loadtests",),
 }
@@ -115,6 +115,16 @@ def test_heavy_libraries_are_imported_by_the_functions_that_need_them(package: s
         if name.split(".")[0] in HEAVY
     ]
     assert heavy == []
+
+
+def test_onnxruntime_is_imported_by_what_silences_it_alone() -> None:
+    importing = [
+        str(path.relative_to(ROOT))
+        for path in ROOT.glob("*/**/*.py")
+        if path.relative_to(ROOT).parts[0] in (*PACKAGES, "benchmarks", "loadtests", "deploy")
+        and "onnxruntime" in {name.split(".")[0] for name in everywhere(path)}
+    ]
+    assert importing == ["runners/telemetry.py"]
 
 
 def test_the_core_needs_little() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from classifier.labels import Labels
-from model_build.weights import DEMO_LABELS, IMAGENET_LABELS, parse_labels
+from model_build.labels import parse_labels
+from model_build.weights import DEMO_LABELS, IMAGENET_LABELS
 
 LABELS = Labels(("ant", "bee", "cat", "dog"), ("蚂蚁", "蜜蜂", "猫", "狗"))
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from model_build.network import IMAGENET_MEAN, IMAGENET_STD, Contract, from_state, import_torchvision, resnet18
+from model_build.network import Contract, from_state, import_torchvision, resnet18
+from model_build.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 ROOT = Path(__file__).resolve().parents[1]
 

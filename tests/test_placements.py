@@ -83,7 +83,7 @@ def test_answers_are_the_eager_network_s(placed: tuple[str, str, Server], bodies
     checkpoint = weights.find("demo")
     network = export.contract(checkpoint)
     for body in bodies:
-        image = pixels.decode(body, checkpoint.size, checkpoint.resize, 10**8)
+        image = pixels.decode(body, checkpoint.preprocessing, 10**8)
         with torch.inference_mode():
             expected = network(torch.from_numpy(image[None]))[0]
         reply = server.client.post("/classify", params={"top_k": 10}, content=body, headers=JPEG).json()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from dataclasses import replace
 from types import SimpleNamespace
@@ -47,7 +48,7 @@ def fill(folder: Path, names: list[str]) -> Path:
 
 
 def decoded(checkpoint: Checkpoint, path: Path) -> NDArray[np.uint8]:
-    return pixels.decode(path.read_bytes(), checkpoint.size, checkpoint.resize, MAX_IMAGE_PIXELS)
+    return pixels.decode(path.read_bytes(), checkpoint.preprocessing, MAX_IMAGE_PIXELS)
 
 
 class TestDefaults:
@@ -55,7 +56,7 @@ class TestDefaults:
 
     def test_shape(self, demo: Checkpoint, defaults: tuple[Samples, Samples]) -> None:
         for part in defaults:
-            assert part.pixels.shape == (samples.CROPS, demo.size, demo.size, 3)
+            assert part.pixels.shape == (samples.CROPS, *2 * (demo.preprocessing.size,), 3)
             assert part.pixels.dtype == np.uint8
             assert part.classes is None
             assert len(part) == samples.CROPS
@@ -145,8 +146,49 @@ class TestFolders:
     def test_an_image_that_can_not_be_read_is_an_error(self, demo: Checkpoint, tmp_path: Path) -> None:
         fill(tmp_path, ["a.png", "c.png"])
         (tmp_path / "b.png").write_bytes(picture(0)[:100])
-        with pytest.raises(SamplesError, match=r"b\.png: the PNG image can't be decoded"):
+        with pytest.raises(SamplesError, match=r"'b\.png': the PNG image can't be decoded"):
             samples.from_folder(demo, tmp_path)
+
+    def test_parts_of_a_set_are_no_classes(self, demo: Checkpoint, tmp_path: Path) -> None:
+        fill(tmp_path, ["train/cat/1.png", "train/dog/1.png", "val/cat/1.png", "val/cat/2.png", "test/dog/1.png"])
+        told: list[str] = []
+        judged = samples.from_folder(demo, tmp_path, notice=told.append)
+        assert judged.classes is not None
+        assert judged.classes.tolist() == [3, 3]
+        assert judged.source == f"{tmp_path.name}/val"
+        calibrated = samples.from_folder(demo, tmp_path, notice=told.append, calibrating=True)
+        assert len(calibrated) == 2
+        np.testing.assert_array_equal(calibrated.pixels[0], decoded(demo, tmp_path / "train/cat/1.png"))
+        assert told == [
+            f"{tmp_path} holds the parts of a set: {tmp_path}/val is what is judged on",
+            f"{tmp_path} holds the parts of a set: {tmp_path}/train is what is calibrated on",
+        ]
+
+    def test_what_is_judged_on_is_not_calibrated_on(self, demo: Checkpoint, tmp_path: Path) -> None:
+        fill(tmp_path, ["val/cat/1.png", "test/dog/1.png"])
+        for calibrating, name in ((False, "val/cat/1.png"), (True, "test/dog/1.png")):
+            (found,) = samples.from_folder(demo, tmp_path, calibrating=calibrating).pixels
+            np.testing.assert_array_equal(found, decoded(demo, tmp_path / name))
+
+    def test_what_is_no_image_is_told(self, demo: Checkpoint, tmp_path: Path) -> None:
+        fill(tmp_path, ["a", "b.jfif"])
+        (tmp_path / "c.txt").write_text("about")
+        told: list[str] = []
+        assert len(samples.from_folder(demo, tmp_path, notice=told.append)) == 2
+        assert told == [f"{tmp_path}: skipped what is no image: 1 text"]
+
+    def test_accents_are_the_same_in_folders_and_labels(self, demo: Checkpoint, tmp_path: Path) -> None:
+        checkpoint = replace(demo, labels=Labels(("café", "tea")))  # one character, on macOS's disks two
+        found = samples.from_folder(checkpoint, fill(tmp_path, ["cafe\u0301/1.png"]))
+        assert found.classes is not None
+        assert found.classes.tolist() == [0]
+
+    def test_a_name_that_is_no_text(self, demo: Checkpoint, tmp_path: Path) -> None:
+        path = tmp_path / os.fsdecode(b"caf\xe9.png")
+        path.write_bytes(b"no image")
+        with pytest.raises(SamplesError) as raised:
+            samples.from_folder(demo, tmp_path)
+        str(raised.value).encode()
 
     def test_nothing_there(self, demo: Checkpoint, tmp_path: Path) -> None:
         with pytest.raises(SamplesError):

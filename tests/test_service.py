@@ -194,6 +194,38 @@ def test_probes_and_metrics(server: Server, jpeg: bytes) -> None:
     assert any('"/classify_batch"' in line and '"200"' in line and not line.endswith(" 0.0") for line in counted)
 
 
+def test_every_image_that_is_offered_is_counted_by_its_outcome(server: Server, jpeg: bytes) -> None:
+    """What an autoscaler adds up. A request whose body is not read counts as one image, whatever it would hold."""
+
+    def counts() -> dict[str, float]:
+        text = server.client.get("/metrics").text
+        found = re.findall(r'^resnet18_images_total\{outcome="(\w+)"\} (\S+)', text, re.MULTILINE)
+        return {outcome: float(count) for outcome, count in found}
+
+    before = counts()
+    files = [("images", ("x", jpeg))]
+    raw(server, b"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n\r\n")
+    raw(server, b"POST /classify_batch HTTP/1.1\r\nHost: x\r\nContent-Length: 3000001\r\n\r\n")
+    server.client.post("/classify?topk=1", files={"image": jpeg})
+    server.client.post("/classify_batch?top_k=0", files=files * 3)
+    server.client.post("/classify", content=jpeg, headers={"content-encoding": "gzip"})
+    server.client.post("/classify", content=b"text")
+    server.client.post("/classify_batch", files=[*files * 2, ("images", ("x", jpeg[:99]))])
+    # None of these offers an image that can be counted.
+    server.client.get("/classify")
+    server.client.post("/nothing", content=jpeg)
+    new = {outcome: count - before.get(outcome, 0) for outcome, count in counts().items()}
+    assert {outcome: count for outcome, count in new.items() if count} == {
+        "length_required": 1,
+        "body_too_large": 1,
+        "invalid_parameter": 4,
+        "unsupported_encoding": 1,
+        "unsupported_media_type": 1,
+        "unreadable_image": 1,
+        "ok": 2,
+    }
+
+
 def test_unknown_paths_do_not_become_metric_labels(server: Server) -> None:
     for number in range(20):
         server.client.get(f"/strange/{number}")
@@ -324,10 +356,10 @@ def test_413_for_too_many_images(server: Server, jpeg: bytes) -> None:
     assert check_error(response, 413, "too_many_images")["limit"] == 1
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/json", "application/x-www-form-urlencoded", ""])
+@pytest.mark.parametrize("kind", ["text/plain", "application/json", "multipart/mixed; boundary=b", "message/rfc822"])
 def test_415_for_the_content_type(server: Server, jpeg: bytes, kind: str) -> None:
     response = server.client.post("/classify", content=jpeg, headers={"content-type": kind})
-    check_error(response, 415, "unsupported_media_type", repr(kind), "multipart/form-data")
+    check_error(response, 415, "unsupported_media_type", repr(kind.split(";")[0]), "multipart/form-data")
 
 
 def test_415_for_what_is_no_image(server: Server) -> None:

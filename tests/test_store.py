@@ -18,6 +18,7 @@ from bentoml.exceptions import NotFound
 from classifier import manifest as manifests
 from classifier.labels import Labels
 from classifier.manifest import PRECISIONS, RUNTIMES, Manifest
+from classifier.preprocessing import Preprocessing
 from model_build import store as model_store
 from model_build.weights import Checkpoint
 
@@ -52,8 +53,7 @@ class TestVersion:
         state={},
         origin="w.pth",
         labels=Labels(("a", "b"), ("甲", "乙")),
-        size=32,
-        resize=36,
+        preprocessing=Preprocessing(32, 36),
         upsample=64,
         mean=(0.1, 0.2, 0.3),
         std=(0.4, 0.5, 0.6),
@@ -84,8 +84,11 @@ class TestVersion:
             self.version(labels=Labels(("a", "c"), ("甲", "乙"))),
             self.version(labels=Labels(("a", "b"), ("甲", "丙"))),
             self.version(labels=Labels(("a", "b"))),
-            self.version(size=33),
-            self.version(resize=37),
+            self.version(preprocessing=Preprocessing(33, 36)),
+            self.version(preprocessing=Preprocessing(32, 37)),
+            self.version(preprocessing=Preprocessing(32, 36, squash=True)),
+            self.version(preprocessing=Preprocessing(32, 36, interpolation="bicubic")),
+            self.version(preprocessing=Preprocessing(32, 36, antialias=False)),
             self.version(upsample=None),
             self.version(mean=(0.1, 0.2, 0.4)),
             self.version(std=(0.4, 0.5, 0.7)),
@@ -129,8 +132,11 @@ class TestBuild:
         others = [
             replace(made, weights=made.weights | {"digest": "1" * 64}),
             replace(made, labels=Labels(tuple(f"{name}!" for name in made.labels.en), made.labels.zh)),
-            replace(made, size=made.size + 1),
-            replace(made, resize=made.resize + 1),
+            replace(made, preprocessing=Preprocessing(33, 36)),
+            replace(made, preprocessing=Preprocessing(32, 37)),
+            replace(made, preprocessing=Preprocessing(32, 36, squash=True)),
+            replace(made, preprocessing=Preprocessing(32, 36, interpolation="bicubic")),
+            replace(made, preprocessing=Preprocessing(32, 36, antialias=False)),
             replace(made, export=made.export | {"evaluation": "c"}),
             replace(made, export=made.export | {"thresholds": {"agreement": 0.5}}),
         ]
@@ -283,6 +289,7 @@ KILLED = """
 import shutil, sys, time
 from pathlib import Path
 from classifier.labels import Labels
+from classifier.preprocessing import Preprocessing
 from classifier import manifest as manifests
 import bentoml
 from model_build import store
@@ -294,7 +301,7 @@ def stop():
 {hook}
 artifact = Path({artifact!r})
 manifest = manifests.Manifest(
-    "onnx", "fp32", artifact.name, manifests.sha256(artifact), 32, 36, Labels(("a", "b")),
+    "onnx", "fp32", artifact.name, manifests.sha256(artifact), Preprocessing(32, 36), Labels(("a", "b")),
     {{"origin": "demo", "digest": "0" * 64}}, {{}}, {{}},
 )
 store.register(artifact, manifest, {version!r})

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from classifier.preprocessing import Preprocessing
 from model_build import training, weights
 from model_build.train import train
 from model_build.training import Training, augment, one_cycle
@@ -90,7 +91,7 @@ def test_it_learns_and_the_build_takes_the_file(shapes: Path, tmp_path: Path) ->
     checkpoint = find(str(out))
     assert checkpoint.labels.en == ("blue", "green", "red")
     assert checkpoint.labels.zh is None
-    assert (checkpoint.size, checkpoint.resize, checkpoint.upsample, checkpoint.classes) == (16, 18, None, 3)
+    assert (checkpoint.preprocessing, checkpoint.upsample, checkpoint.classes) == (Preprocessing(16, 18), None, 3)
     with safe_open(out, "pt") as file:
         metadata = file.metadata()
     assert float(metadata["accuracy"].split()[0]) >= 0.9
@@ -163,7 +164,7 @@ def test_frozen_trains_the_head_alone(shapes: Path, tmp_path: Path) -> None:
     body = [name for name in demo.state if not name.startswith("fc.")]
     assert all(torch.equal(demo.state[name], tuned.state[name]) for name in body)
     assert tuned.state["fc.weight"].shape == (3, 512)
-    assert (tuned.size, tuned.resize, tuned.upsample) == (32, 32, 64)
+    assert (tuned.preprocessing, tuned.upsample) == (Preprocessing(32, 32), 64)
     with safe_open(out, "pt") as file:
         assert float(file.metadata()["accuracy"].split()[0]) > 0.6
 
@@ -172,7 +173,7 @@ def test_a_checkpoint_of_other_classes_gives_all_but_its_head(shapes: Path, tmp_
     out = tmp_path / "tuned.safetensors"
     run(shapes, "--init", weights.DEMO_FILE, "--size", 24, "--epochs", 1, "--lr", 1e-9, "--out", out)
     demo, tuned = find("demo"), find(str(out))
-    assert (tuned.size, tuned.resize, tuned.upsample) == (24, 24, None)
+    assert (tuned.preprocessing, tuned.upsample) == (Preprocessing(24, 24), None)
     assert torch.allclose(tuned.state["layer4.1.conv2.weight"], demo.state["layer4.1.conv2.weight"], atol=1e-4)
     assert not torch.equal(tuned.state["bn1.running_mean"], demo.state["bn1.running_mean"])
     assert tuned.state["fc.bias"].shape == (3,)
@@ -201,6 +202,120 @@ def test_labels_in_both_languages_are_carried(shapes: Path, tmp_path: Path) -> N
     names.write_text('["one", "two"]')
     message = fails(shapes, *SCRATCH, "--labels", names)
     assert message == f"--labels '{names}' holds 2 names, but DIR has 3 class folders: blue, green, red"
+
+
+def test_label_files_of_any_form_but_in_the_folders_order(shapes: Path, tmp_path: Path) -> None:
+    names, out = tmp_path / "names.csv", tmp_path / "named.safetensors"
+    names.write_text("index,en,zh\n2,Crimson,红\n0,Azure,蓝\n1,Green,绿", encoding="utf-8")
+    command = (shapes, *SCRATCH, "--epochs", 1, "--validation", 0, "--labels", names, "--out", out)
+    told = "names.csv: 3 names, from column 'en' (Chinese: 'zh'), by the index column 'index'"
+    assert told in run(*command)
+    labels = find(str(out)).labels
+    assert (labels.en, labels.zh) == (("Azure", "Green", "Crimson"), ("蓝", "绿", "红"))
+    names.write_text("name\nRed\nGreen\nBlue")
+    message = f"labels file '{names}': holds the names in another order: 'blue' is class 0, but stands in the place of"
+    assert fails(*command).startswith(message)
+
+
+@pytest.fixture(scope="module")
+def parted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders train, val and test, each with the same classes and images of its own."""
+    root = tmp_path_factory.mktemp("parted") / "shapes"
+    for seed, part in enumerate(("train", "val", "test")):
+        draw(root / part, seed)
+    return root
+
+
+def test_train_and_val_are_parts_and_no_classes(parted: Path, tmp_path: Path) -> None:
+    outs = [tmp_path / name for name in ("parts.safetensors", "zip.safetensors", "whole.safetensors")]
+    sources = (parted, Path(shutil.make_archive(str(tmp_path / "parted"), "zip", parted)))
+    for source, out in zip(sources, outs, strict=False):
+        output = run(source, *SCRATCH, "--epochs", 1, "--out", out)
+        assert f"training on '{source}/train', measuring on '{source}/val'; '{source}/test' is left out" in output
+        assert "Validation on 42 images" in output
+        assert find(str(out)).labels.en == ("blue", "green", "red")
+    run(parted / "train", *SCRATCH, "--epochs", 1, "--validation", parted / "val", "--out", outs[2])
+    assert same(outs[0], outs[1])
+    assert same(outs[0], outs[2])
+
+
+@pytest.mark.parametrize(
+    ("given", "told", "images"),
+    [
+        ("0.3", "measuring on 30% of it; '{0}/test' and '{0}/val' are left out", 12),
+        ("0", "measuring on nothing; '{0}/test' and '{0}/val' are left out", 0),
+        ("{0}/test", "measuring on '{0}/test'; '{0}/val' is left out", 42),
+    ],
+)
+def test_what_the_user_chooses_to_measure_on_goes_before_the_folders(
+    parted: Path, tmp_path: Path, given: str, told: str, images: int
+) -> None:
+    command = (parted, *SCRATCH, "--epochs", 1, "--out", tmp_path / "a.safetensors")
+    output = run(*command, "--validation", given.format(parted))
+    assert told.format(parted) in output
+    assert f"Validation on {images} images" in output
+
+
+def test_a_set_in_parts_to_measure_on(shapes: Path, parted: Path, tmp_path: Path) -> None:
+    """Its validation part is meant, not two classes of the names of its parts."""
+    out = tmp_path / "a.safetensors"
+    output = run(shapes, *SCRATCH, "--epochs", 1, "--out", out, "--validation", parted)
+    assert "Validation on 42 images" in output
+
+
+def test_a_test_folder_without_classes_is_left_out(parted: Path, tmp_path: Path) -> None:
+    root = tmp_path / "contest"
+    shutil.copytree(parted / "train", root / "train")
+    shutil.copytree(parted / "test" / "red", root / "test")
+    output = run(root, *SCRATCH, "--epochs", 1, "--out", tmp_path / "a.safetensors")
+    assert f"training on '{root}/train', measuring on 10% of it; '{root}/test' is left out" in output
+    shutil.rmtree(root / "test")
+    shutil.copytree(parted / "test", root / "TEST")
+    output = run(root, *SCRATCH, "--epochs", 1, "--out", tmp_path / "a.safetensors")
+    assert f"training on '{root}/train', measuring on '{root}/TEST'" in output
+
+
+def test_parts_that_do_not_fit_each_other(parted: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(parted, tmp_path / "set"))
+    shutil.rmtree(root / "test")
+    (root / "val" / "red").rename(root / "val" / "rouge")
+    message = (
+        f"the class folders of '{root}/train' and '{root}/val' differ: only the former has 'red', only the latter "
+    )
+    assert fails(root, *SCRATCH) == f"{message}has 'rouge'"
+    for name in ("green", "rouge"):
+        shutil.rmtree(root / "val" / name)
+    assert fails(root, *SCRATCH).endswith("differ: only the former has 'green', 'red'")
+    shutil.rmtree(root / "val")
+    shutil.copytree(parted / "val" / "red", root / "val")
+    assert fails(root, *SCRATCH).startswith(f"'{root}/val' holds no class folders; expected two or more")
+    (root / "train").rename(root / "test")
+    assert fails(root, *SCRATCH) == f"'{root}' holds '{root}/test' and '{root}/val', but no folder 'train'"
+    (root / "test").rename(root / "fold1")
+    shutil.rmtree(root / "val")
+    shutil.copytree(parted / "val", root / "fold2")
+    assert "the folders 'fold1', 'fold2' hold folders of equal names" in fails(root, *SCRATCH)
+
+
+def test_images_that_are_in_both_parts_are_not_measured_on(parted: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(parted, tmp_path / "set"))
+    shutil.copy(root / "train" / "red" / "00.png", root / "val" / "red" / "copy.png")
+    output = run(root, *SCRATCH, "--epochs", 1, "--out", tmp_path / "a.safetensors")
+    assert "1 of the 43 images to measure on are among those to train on, and are left out" in output
+    assert "Validation on 42 images" in output
+
+
+def test_what_is_no_image_is_counted_and_what_has_no_suffix_is_learned(shapes: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(shapes, tmp_path / "phone"))
+    for number, path in enumerate(sorted((root / "red").iterdir())):
+        path.rename(path.with_name(f"IMG_{number}"))
+    (root / "blue" / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
+    (root / "blue" / "notes.txt").write_text("taken in spring")
+    (root / "@eaDir").mkdir()
+    output = run(root, *SCRATCH, "--epochs", 1, "--validation", 0, "--out", tmp_path / "a.safetensors")
+    assert f"{root}: skipped what is no image: 1 HEIC, 1 text" in output
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert "on 42 images" in file.metadata()["recipe"]
 
 
 def test_unreadable_images_are_skipped_and_named_unless_none_is_left(shapes: Path, tmp_path: Path) -> None:
@@ -254,7 +369,7 @@ def test_key_is_handed_on(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None
         (("--frozen",), "--frozen needs weights to start from, and --init none gave none"),
         (("--out", "a.pth"), "--out 'a.pth' must end in .safetensors"),
         (("--out", "no/where.safetensors"), "--out 'no/where.safetensors' can't be written: it must be a file in"),
-        (("--labels", "absent.json"), "labels file 'absent.json' can't be read as UTF-8 text:"),
+        (("--labels", "absent.json"), "labels file 'absent.json': can't be read: No such file"),
         (("--device", "tpu"), "Invalid value for '--device': 'tpu' is not one of 'auto', 'cpu', 'cuda'."),
     ],
 )
@@ -269,7 +384,7 @@ def test_errors_quote_the_value_and_say_what_is_allowed(
 def test_images_that_are_trained_on_do_not_validate(shapes: Path, archive: Path, tmp_path: Path) -> None:
     for same in (shapes, archive):
         told = fails(shapes, *SCRATCH, "--epochs", 1, "--out", tmp_path / "a.safetensors", "--validation", same)
-        assert "42 of its images are in DIR, too" in told
+        assert told == "42 of the 42 images to measure on are among those to train on; give others with --validation"
 
 
 def test_a_class_whose_name_is_no_text(tmp_path: Path) -> None:
@@ -326,7 +441,8 @@ def test_sets_that_can_not_be_trained_on(shapes: Path, tmp_path: Path) -> None:
     assert fails(flat, *SCRATCH) == f"'{flat}' holds no class folders{end}"
     assert fails(one, *SCRATCH) == f"'{one}' holds only the class folder 'red'{end}"
     assert fails(tmp_path / "absent", *SCRATCH).startswith(f"'{tmp_path / 'absent'}' does not exist;")
-    message = f"--validation '{other}' and DIR differ in the class folder 'azure'"
+    message = f"the class folders of '{shapes}' and '{other}' differ: only the former has 'blue', only the latter has "
+    message += "'azure'"
     assert fails(shapes, *SCRATCH, "--validation", other) == message
 
 

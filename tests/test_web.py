@@ -257,7 +257,8 @@ def test_a_phone_s_photo_is_sent_small_and_gets_its_answer(visit: Callable[..., 
 
 
 def test_twice_the_model_s_own_size_is_sent(visit: Callable[..., Visit], server: Server) -> None:
-    here = visit(model=server.client.get("/model").json() | {"resize": 232})
+    model = server.client.get("/model").json()
+    here = visit(model=model | {"preprocessing": model["preprocessing"] | {"resize": 232}})
     found = sent(here)
     here.choose({"name": "a.jpg", "mimeType": "image/jpeg", "buffer": jpeg(images.open(BOAT).resize((1200, 2400)))})
     here.cards(DONE, 1)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from classifier.labels import Labels
+from classifier.preprocessing import Preprocessing
 from model_build import weights
-from model_build.network import IMAGENET_MEAN, IMAGENET_STD, from_state, resnet18
+from model_build.label_text import LabelsError
+from model_build.network import from_state, resnet18
+from model_build.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Given
 from model_build.weights import WeightsError, find
 from tests.checkpoints import State, made, saved
 
@@ -32,7 +37,7 @@ class TestFiles:
         assert checkpoint.origin == name
         assert checkpoint.classes == 3
         assert checkpoint.labels == Labels(("class 0", "class 1", "class 2"))
-        assert (checkpoint.size, checkpoint.resize, checkpoint.upsample) == (224, 256, None)
+        assert (checkpoint.preprocessing, checkpoint.upsample) == (Preprocessing(224, 256), None)
         assert (checkpoint.mean, checkpoint.std) == (IMAGENET_MEAN, IMAGENET_STD)
         torch.testing.assert_close(checkpoint.state["layer1.0.conv1.weight"], state["layer1.0.conv1.weight"])
 
@@ -64,12 +69,28 @@ class TestFiles:
     def test_notices_begin_with_the_files_name(self, tmp_path: Path, state: State) -> None:
         notices: list[str] = []
         path = saved(tmp_path / "w.pth", {"state_dict": state, "state_dict_ema": made(3, seed=9)})
-        assert find(path, notice=notices.append).digest == find(path, key="state_dict_ema").digest
+        assert find(path, tell=notices.append).digest == find(path, key="state_dict_ema").digest
         assert find(path, key="state_dict").digest == find(saved(tmp_path / "v.pth", state)).digest
         assert notices == [
             "w.pth holds several sets of weights: 'state_dict_ema', an average, is taken, 'state_dict' left; "
             "--key NAME takes another"
         ]
+
+    def test_names_and_preprocessing_beside_the_weights_are_honoured(self, tmp_path: Path, state: State) -> None:
+        data = {
+            "model": {"state_dict": state, "class_to_idx": {"cat": 2, "ant": 0, "bee": 1}},
+            "input_size": np.int64(48),
+            "crop_pct": 0.75,
+            "mean": [0.1, 0.2, 0.3],
+            "std": np.array([0.4, 0.5, 0.6]),
+            "args": argparse.Namespace(resize=1),
+        }
+        checkpoint = find(saved(tmp_path / "w.ckpt", data))
+        assert checkpoint.labels == Labels(("ant", "bee", "cat"))
+        assert (checkpoint.preprocessing, checkpoint.upsample) == (Preprocessing(48, 64), None)
+        assert (checkpoint.mean, checkpoint.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+        results = {"model": state, "mean": 0.71, "std": np.float64(0.02)}
+        assert find(saved(tmp_path / "w.ckpt", results)).mean == IMAGENET_MEAN
 
     def test_a_name_that_is_no_utf8_is_written_as_one(self, tmp_path: Path, state: State) -> None:
         path = tmp_path / os.fsdecode(b"w\xff.pth")
@@ -106,7 +127,7 @@ class TestFiles:
         }
         save_file(state, tmp_path / "w.safetensors", metadata)
         checkpoint = find(str(tmp_path / "w.safetensors"))
-        assert (checkpoint.size, checkpoint.resize, checkpoint.upsample) == (48, 50, 96)
+        assert (checkpoint.preprocessing, checkpoint.upsample) == (Preprocessing(48, 50), 96)
         assert (checkpoint.mean, checkpoint.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
         assert checkpoint.labels == Labels(("a", "b", "c"), ("甲", "乙", "丙"))
 
@@ -158,7 +179,7 @@ class TestOneOutput:
     def test_its_sigmoid_is_the_second_class_s_probability(self, tmp_path: Path) -> None:
         notices: list[str] = []
         state = made(1)
-        checkpoint = find(saved(tmp_path / "w.pth", state), notice=notices.append)
+        checkpoint = find(saved(tmp_path / "w.pth", state), tell=notices.append)
         assert (checkpoint.classes, checkpoint.labels) == (2, Labels(("class 0", "class 1")))
         assert notices == [
             "w.pth has one output (fc.weight [1, 512]), taken for a sigmoid's: it is served as two classes, the "
@@ -183,31 +204,11 @@ class TestOneOutput:
 class TestLabels:
     """``--labels FILE``."""
 
-    @pytest.mark.parametrize(
-        ("name", "content", "expected"),
-        [
-            ("l.txt", "ant\nbee\ncat\n", Labels(("ant", "bee", "cat"))),
-            ("l.txt", "\ufeffant\r\n  bee \r\n\r\ncat", Labels(("ant", "bee", "cat"))),
-            ("l.names", "蚂蚁\n蜜蜂\n猫", Labels(("蚂蚁", "蜜蜂", "猫"))),
-            ("l.json", '["ant", "bee", "cat"]', Labels(("ant", "bee", "cat"))),
-            ("l.JSON", '\ufeff{"en": ["ant", "bee", "cat"]}', Labels(("ant", "bee", "cat"))),
-            (
-                "l.json",
-                '{"en": ["ant", "bee", "cat"], "zh": ["蚂蚁", "蜜蜂", "猫"]}',
-                Labels(("ant", "bee", "cat"), ("蚂蚁", "蜜蜂", "猫")),
-            ),
-            ("l.json", '{"en": ["ant", "bee", "cat"], "zh": null}', Labels(("ant", "bee", "cat"))),
-        ],
-    )
-    def test_formats(self, tmp_path: Path, name: str, content: str, expected: Labels) -> None:
-        path = tmp_path / name
-        path.write_text(content, encoding="utf-8")
-        assert weights.read_labels(path) == expected
-
-    def test_they_replace_the_checkpoints_own(self, tmp_path: Path) -> None:
+    def test_they_replace_the_checkpoints_own(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = tmp_path / "l.txt"
         path.write_text("\n".join("abcdefghij"), encoding="utf-8")
         assert find("demo", labels=path).labels == Labels(tuple("abcdefghij"))
+        assert capsys.readouterr().out == "l.txt: 10 names, one a line\n"
 
     @pytest.mark.parametrize("count", [9, 11])
     def test_count_must_match(self, tmp_path: Path, count: int) -> None:
@@ -218,44 +219,19 @@ class TestLabels:
         message = f"{path} holds {count} labels, but the checkpoint has 10 classes; they must be equal"
         assert str(raised.value) == message
 
-    @pytest.mark.parametrize(
-        ("name", "content", "message"),
-        [
-            ("l.txt", b"", "must not be empty"),
-            ("l.txt", b"\xff\xfea\0", "can't be read as UTF-8 text"),
-            ("l.json", b"{", "l.json"),
-            ("l.json", b'"ant"', "expected a list of names, or an object with 'en' and optionally 'zh'"),
-            ("l.json", b'{"zh": ["a"]}', "expected a list of names, or an object with 'en' and optionally 'zh'"),
-            ("l.json", b"[1, 2, 3]", "'en' must be a list of non-empty strings"),
-            ("l.json", b'["a", "", "c"]', "'en' must be a list of non-empty strings"),
-            ("l.json", b'["a", " ", "c"]', "l.json"),
-            ("l.json", b'{"en": ["a", "b", "c"], "zh": "abc"}', "'zh' must be a list of non-empty strings"),
-            ("l.json", b'{"en": ["a", "b", "c"], "zh": ["a"]}', "'zh' has 1 names, 'en' has 3"),
-        ],
-    )
-    def test_bad_files_are_named(self, tmp_path: Path, name: str, content: bytes, message: str) -> None:
-        path = tmp_path / name
-        path.write_bytes(content)
-        with pytest.raises(WeightsError) as raised:
-            weights.read_labels(path)
-        assert message in str(raised.value)
-        assert name in str(raised.value)
-
-    def test_missing_file(self, tmp_path: Path) -> None:
-        with pytest.raises(WeightsError, match=r"nowhere\.txt' can't be read"):
-            weights.read_labels(tmp_path / "nowhere.txt")
+    def test_the_checkpoints_own_in_another_order_are_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "l.txt"
+        path.write_text("\n".join(sorted(find("demo").labels.en, reverse=True)), encoding="utf-8")
+        with pytest.raises(LabelsError, match="holds the names in another order: 'airplane' is class 0, but stands in"):
+            find("demo", labels=path)
 
 
 class TestGeometry:
     """``--size`` and ``--resize``."""
 
-    @pytest.mark.parametrize(("size", "resize"), [(224, 256), (112, 128), (64, 73), (63, 63), (32, 32)])
-    def test_default_resize(self, size: int, resize: int) -> None:
-        assert weights.default_resize(size) == resize
-
     def test_the_demos_own(self) -> None:
         demo = find("demo")
-        assert (demo.origin, demo.classes, demo.size, demo.resize) == ("demo", 10, 32, 32)
+        assert (demo.origin, demo.classes, demo.preprocessing) == ("demo", 10, Preprocessing(32, 32))
         assert demo.upsample is not None
         assert demo.upsample >= 64
         assert demo.labels.en[:3] == ("airplane", "automobile", "bird")
@@ -273,10 +249,10 @@ class TestGeometry:
     def test_a_new_size_is_a_new_geometry(
         self, size: int | None, resize: int | None, expected: tuple[int, int], upsampled: bool
     ) -> None:
-        checkpoint = find("demo", size=size, resize=resize)
-        assert (checkpoint.size, checkpoint.resize) == expected
+        checkpoint = find("demo", given=Given(size=size, resize=resize))
+        assert checkpoint.preprocessing == Preprocessing(*expected)
         assert (checkpoint.upsample is not None) == upsampled
 
     def test_resize_below_the_crop(self) -> None:
         with pytest.raises(WeightsError, match="--resize 31 is smaller than the crop of 32 pixels"):
-            find("demo", resize=31)
+            find("demo", given=Given(resize=31))

@@ -199,7 +199,7 @@ async function send(card) {
     signal.throwIfAborted();
     enter(card, "preparing");
     const original = byId("original").checked || !model;
-    const image = original ? card.file : await shrink(card.file, model.resize);
+    const image = original ? card.file : await shrink(card.file, model.preprocessing);
     await image.slice(0, 1).arrayBuffer().catch(() => {
       throw new service.ServiceError("unreadable_file");
     });

@@ -6,11 +6,13 @@ const QUALITY = 0.9;
 const LEAST = 256;
 
 /**
- * `file` as a JPEG whose shorter side is twice `resize` pixels, what the service scales to: what it then throws away is
- * not seen.  Upright by its EXIF orientation.  `file` itself where that is no gain, or where this browser can't read it
- * (the service may, and has the better message if it can't).
+ * `file` as a JPEG whose shorter side is twice what the service scales to, by the model's `preprocessing`: what it then
+ * throws away is not seen.  Upright by its EXIF orientation.  `file` itself where the service picks single pixels, which
+ * this would have blurred; where shrinking is no gain; and where this browser can't read it (the service may, and has
+ * the better message if it can't).
  */
-export async function shrink(file, resize) {
+export async function shrink(file, { resize, interpolation, antialias }) {
+  if (!antialias || interpolation === "nearest" || interpolation === "box") return file;
   let bitmap;
   try {
     bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });

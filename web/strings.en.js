@@ -91,6 +91,7 @@ export default {
   "error_image_too_large": "The image has too many pixels",
   "error_too_many_images": "Too many images in one request",
   "error_unsupported_media_type": "This is not an image the service can read",
+  "error_unsupported_encoding": "The service does not decode what the request was packed with",
   "error_invalid_parameter": "The service did not accept a parameter",
   "error_decode_timeout": "The image takes too long to decode",
   "error_upload_timeout": "The image arrived too slowly",

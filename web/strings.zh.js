@@ -91,6 +91,7 @@ export default {
   "error_image_too_large": "图片像素太多",
   "error_too_many_images": "一次请求的图片太多",
   "error_unsupported_media_type": "这不是服务能读取的图片",
+  "error_unsupported_encoding": "服务不解压这种编码的请求",
   "error_invalid_parameter": "服务不接受某个参数",
   "error_decode_timeout": "图片解码耗时过长",
   "error_upload_timeout": "图片上传过慢",

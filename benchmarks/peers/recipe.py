@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import onnxruntime
 from PIL import Image
+
+from runners import telemetry
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +31,7 @@ class Recipe:
         self.resize: int = manifest["resize"]
         self.labels: list[str] = manifest["labels"]["en"]
         self.draft = os.environ.get("PEER_DRAFT") == "1" if draft is None else draft
+        onnxruntime = telemetry.onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1

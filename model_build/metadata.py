@@ -1,0 +1,113 @@
+"""What the metadata of a checkpoint's file tells of its preprocessing, in this project's names or in timm's."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from classifier.preprocessing import INTERPOLATIONS
+from model_build.preprocessing import SCALED_SIDES, SIDES, Given, normalisation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from model_build.preprocessing import Triple
+
+
+def read(metadata: Mapping[str, Any]) -> Given:
+    """What a file's ``metadata`` tells, values as JSON has them or as text. Raises ValueError.
+
+    Keys: input_size, resize, crop_pct, squash or crop_mode, interpolation, antialias, upsample, mean, std, bgr; and
+    pretrained_cfg, timm's JSON object of the same names, which comes after keys of the file's own.
+    """
+    if "pretrained_cfg" in metadata:
+        config = metadata["pretrained_cfg"]
+        config = json.loads(config) if isinstance(config, str) else config
+        if not isinstance(config, dict):
+            raise ValueError("pretrained_cfg must be a JSON object")
+        metadata = config | dict(metadata)
+
+    def told(name: str, read: Any, *bounds: Any) -> Any:
+        value = metadata.get(name)
+        return None if value is None else read(name, value, *bounds)
+
+    squash = told("squash", _flag)
+    if squash is None and (mode := metadata.get("crop_mode")) is not None:
+        if mode not in ("center", "squash"):
+            raise ValueError(f"crop_mode {mode!r} must be one of center, squash")
+        squash = mode == "squash"
+    mean, std = normalisation(told("mean", _triple), told("std", _triple))
+    return Given(
+        size=told("input_size", _input_size),
+        resize=told("resize", _side, *SCALED_SIDES),
+        crop=told("crop_pct", _share),
+        squash=squash,
+        interpolation=told("interpolation", _interpolation),
+        antialias=told("antialias", _flag),
+        upsample=told("upsample", _side, *SCALED_SIDES),
+        mean=mean,
+        std=std,
+        bgr=told("bgr", _flag),
+    )
+
+
+def triple(text: str) -> Triple:
+    """Three finite numbers, separated by commas. Raises ValueError."""
+    red, green, blue = numbers(text)
+    if not all(map(math.isfinite, (red, green, blue))):
+        raise ValueError("not finite")
+    return red, green, blue
+
+
+def numbers(value: Any) -> list[float]:
+    """The numbers in "1,2", "[1, 2]" or "(1, 2)", or in a list. Raises ValueError."""
+    return [float(part) for part in str(value).strip("()[] ").split(",")]
+
+
+def _triple(name: str, value: Any) -> Triple:
+    try:
+        return triple(value)
+    except ValueError:
+        raise ValueError(f"{name} {value!r} must be three finite numbers, of R, G, B") from None
+
+
+def _side(name: str, value: Any, low: int, high: int) -> int:
+    try:
+        (side,) = numbers(value)
+    except ValueError:
+        side = 0.0
+    if not low <= side <= high or side != int(side):
+        raise ValueError(f"{name} {value!r} must be a whole number of pixels from {low} to {high}")
+    return int(side)
+
+
+def _input_size(name: str, value: Any) -> int:
+    """S, or timm's (3, S, S)."""
+    sides = str(value).strip("()[] ").split(",")
+    if len(sides) == 3 and sides[0].strip() == "3" and sides[1].strip() == sides[2].strip():
+        return _side(name, sides[1], *SIDES)
+    return _side(name, value, *SIDES)
+
+
+def _share(name: str, value: Any) -> float:
+    try:
+        (share,) = numbers(value)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise ValueError(f"{name} {value!r} must be more than 0 and at most 1")
+    return share
+
+
+def _flag(name: str, value: Any) -> bool:
+    text = str(value).strip().lower()
+    if text not in ("true", "false"):
+        raise ValueError(f"{name} {value!r} must be true or false")
+    return text == "true"
+
+
+def _interpolation(name: str, value: Any) -> str:
+    if value not in INTERPOLATIONS:
+        raise ValueError(f"{name} {value!r} must be one of {', '.join(INTERPOLATIONS)}")
+    return str(value)

@@ -1,0 +1,161 @@
+"""What is done to an image before the network sees it, as the command line, the checkpoint's file or nobody tells."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from classifier.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from model_build.weights import Checkpoint
+
+    Triple = tuple[float, float, float]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+SIZE = 224
+SIDES, SCALED_SIDES = (8, 1024), (8, 2048)
+LEAST_STD = 0.001
+
+
+@dataclass(frozen=True)
+class Given:
+    """What one source tells: the command line, or a file's metadata. None is what it doesn't tell.
+
+    ``size``, ``resize``, ``squash``, ``interpolation``, ``antialias``: see ``Preprocessing``. ``crop``: the share of
+    the scaled image's shorter side that the crop keeps, timm's ``crop_pct``: resize is the whole part of size/crop.
+    ``upsample``: the side in pixels that the graph enlarges S to. ``mean``, ``std``: of R, G, B, for pixels of 0 to 1.
+    ``bgr``: the network was trained on blue, green, red.
+    """
+
+    size: int | None = None
+    resize: int | None = None
+    crop: float | None = None
+    squash: bool | None = None
+    interpolation: str | None = None
+    antialias: bool | None = None
+    upsample: int | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
+    bgr: bool | None = None
+
+
+def default_resize(size: int) -> int:
+    """The shorter side before the crop: ImageNet's 256/224 for photographs, the whole image for tiny inputs."""
+    return round(size * 256 / 224) if size >= 64 else size
+
+
+def resolve(given: Given, stored: Given) -> dict[str, Any]:
+    """The fields of a ``Checkpoint`` that tell its preprocessing: ``given`` first, then ``stored``, then the default.
+
+    What is stored of resize and upsample belongs to the size, and resize to the squash, that it is stored with. Raises
+    ValueError; where an option is at fault, its text begins with it.
+    """
+    sources: dict[str, str] = {}
+
+    def pick(name: str, default: Any, option: str = "") -> Any:
+        choices = ((given, option or f"--{name}"), (stored, "file"))
+        for told, source in choices:
+            if (value := getattr(told, name)) is not None:
+                sources[name] = source
+                return value
+        sources[name] = "default"
+        return default
+
+    size, squash = pick("size", SIZE), pick("squash", False, "--no-squash" if given.squash is False else "")
+    own_size, own_shape = size == (stored.size or SIZE), squash == bool(stored.squash)
+    if given.resize is not None:
+        resize, source = given.resize, "--resize"
+    elif given.crop is not None:
+        resize, source = math.floor(size / given.crop), "--crop"
+    elif stored.resize is not None and own_size and own_shape:
+        resize, source = stored.resize, "file"
+    elif stored.crop is not None and own_shape:
+        resize, source = math.floor(size / stored.crop), "file"
+    elif squash:
+        resize, source = size, sources["squash"]
+    else:
+        resize, source = default_resize(size), "default"
+    sources["resize"] = source
+    named = "--resize" if source.startswith("--") else "resize"
+    if resize < size:
+        raise ValueError(f"{named} {resize} is smaller than the crop of {size} pixels")
+    if resize > SCALED_SIDES[1]:
+        crop = f"--crop {given.crop}" if given.crop else f"crop_pct {stored.crop}"
+        raise ValueError(
+            f"{crop} scales to {resize} pixels for a crop of {size}; at most {SCALED_SIDES[1]} are possible"
+        )
+    interpolation = pick("interpolation", "bilinear")
+    antialias = pick("antialias", True, "--no-antialias" if given.antialias is False else "")
+    if not antialias and interpolation != "bilinear":
+        raise ValueError(f"--no-antialias goes with --interpolation bilinear alone, not with {interpolation}")
+    return {
+        "preprocessing": Preprocessing(size, resize, squash, interpolation, antialias),
+        "upsample": stored.upsample if own_size and stored.upsample != size else None,
+        "mean": pick("mean", IMAGENET_MEAN),
+        "std": pick("std", IMAGENET_STD),
+        "bgr": pick("bgr", False, "--rgb" if given.bgr is False else ""),
+        "sources": sources,
+    }
+
+
+def line(checkpoint: Checkpoint) -> str:
+    """All of a checkpoint's preprocessing in a line, each part with where it comes from: an option, file, default."""
+    preprocessing = checkpoint.preprocessing
+    whole = preprocessing.squash and preprocessing.resize == preprocessing.size
+    told = {
+        "size": preprocessing.size,
+        "resize": preprocessing.resize,
+        "squash": "yes" if preprocessing.squash else "no",
+        "crop": "none" if whole else f"centre {preprocessing.size}x{preprocessing.size}",
+        "interpolation": preprocessing.interpolation,
+        "antialias": "yes" if preprocessing.antialias else "no",
+        "mean": ",".join(f"{value:.6g}" for value in checkpoint.mean),
+        "std": ",".join(f"{value:.6g}" for value in checkpoint.std),
+        "bgr": "BGR" if checkpoint.bgr else "RGB",
+    }
+    parts = [
+        f"{'channels' if name == 'bgr' else name} {value}"
+        + (f" ({checkpoint.sources[name]})" if name in checkpoint.sources else "")
+        for name, value in told.items()
+    ]
+    return f"preprocessing: {', '.join(parts)}"
+
+
+def normalisation(mean: Triple | None, std: Triple | None, prefix: str = "") -> tuple[Triple | None, Triple | None]:
+    """``mean`` and ``std`` for pixels of 0 to 1; where a value is over 1 both are of pixels of 0 to 255, and divided.
+
+    ``prefix`` stands before their names in messages. Raises ValueError.
+    """
+    if std is not None and min(std) < LEAST_STD:
+        raise ValueError(f"{prefix}std {_text(std)} must be at least {LEAST_STD}")
+    if mean is not None and not 0 <= min(mean) <= max(mean) <= 255:
+        raise ValueError(f"{prefix}mean {_text(mean)} must be from 0 to 1, or to 255 where {prefix}std is, too")
+    if std is not None and max(std) > 255:
+        raise ValueError(f"{prefix}std {_text(std)} must be at most 1, or 255 where {prefix}mean is for 0 to 255, too")
+    if max((mean or ()) + (std or ()), default=0) <= 1:
+        return mean, std
+    if mean is None or std is None:
+        one, other = ("std", std) if mean is None else ("mean", mean)
+        missing = "mean, 0,0,0" if mean is None else "std, 1,1,1"
+        raise ValueError(
+            f"{prefix}{one} {_text(other or ())} is for pixels of 0 to 255: give {prefix}{missing} where there is "
+            "none, as well, or divide it by 255"
+        )
+    # A pipeline of 0 to 255 that only subtracts has a std of 1; none has one that is less.
+    if min(std) < 1 or any(0 < value < 1 for value in mean):
+        raise ValueError(
+            f"{prefix}mean {_text(mean)} and {prefix}std {_text(std)} must both be for pixels of 0 to 1, or both for "
+            "pixels of 0 to 255"
+        )
+    return _divided(mean), _divided(std)
+
+
+def _divided(values: Triple) -> Triple:
+    return values[0] / 255, values[1] / 255, values[2] / 255
+
+
+def _text(values: tuple[float, ...]) -> str:
+    return ",".join(f"{value:g}" for value in values)

@@ -1,0 +1,76 @@
+"""The address to serve on: what can't be listened on is told in a sentence before anything starts."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import socket
+
+import click
+import psutil
+from bentoml._internal.configuration.containers import BentoMLContainer
+
+CHOOSE = "choose another with make serve PORT=3001, or bentoml serve --port 3001"
+
+
+class AddressError(Exception):
+    """The host or the port can't be listened on; the message says why, and what to set."""
+
+
+def asked() -> tuple[str, int] | None:
+    """The host and the port that BentoML's command line was given; None where this is another program."""
+    context = click.get_current_context(silent=True)
+    if context is None or "port" not in context.params:
+        return None
+    host, port = context.params.get("host"), context.params["port"]
+    return (
+        BentoMLContainer.http.host.get() if host is None else host,
+        BentoMLContainer.http.port.get() if port is None else port,
+    )
+
+
+def check(host: str, port: int) -> None:
+    """Raise AddressError if ``host`` is no address of this machine, or ``port`` none that is free."""
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    except ValueError:
+        raise AddressError(
+            f"host {host!r} is no IP address; set HOST=127.0.0.1 (--host) for this machine alone, "
+            "0.0.0.0 for every address of it, or one of them"
+        ) from None
+    # The system would take it modulo 65536.
+    if not 0 <= port <= 65535:
+        raise AddressError(f"port {port} is not between 0 (any that is free) and 65535; {CHOOSE}")
+    try:
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise AddressError(_why(error, host, port)) from None
+
+
+def url(host: str, port: int, scheme: str = "http") -> str:
+    """What a browser on this machine opens to reach what listens on ``host`` and ``port``."""
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"{scheme}://[{here}]:{port}" if ":" in here else f"{scheme}://{here}:{port}"
+
+
+def _why(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} of {host} is taken{_holder(port)}; {CHOOSE}"
+    if error.errno == errno.EACCES:
+        return f"port {port} is for the system's administrator; {CHOOSE}"
+    if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+        return f"host {host!r} is no address of this machine; set HOST=127.0.0.1 (--host), or 0.0.0.0 for all it has"
+    return f"{url(host, port)} can't be listened on: {error.strerror}; {CHOOSE}"
+
+
+def _holder(port: int) -> str:
+    """Which process listens on ``port``, in brackets, where this user may know."""
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)
+            if listens and connection.pid is not None:
+                return f" by {psutil.Process(connection.pid).name()} (process {connection.pid})"
+    return ""

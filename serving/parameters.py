@@ -1,0 +1,77 @@
+"""What a request asks for besides its images: ``top_k``, and how long its answer may take. Other names are refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from classifier.errors import ClassifierError
+from serving.schema import TOP_K
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from starlette.requests import Request
+
+# The parameters of classify requests, in the query or as text fields of a multipart body.
+NAMES = ("top_k",)
+# A client's own deadline, in milliseconds from the body's last byte; without it, the SLO is the deadline.
+TIME_ALLOWED = "x-time-allowed-ms"
+# How JSON spells that nothing is given: BentoML's clients send each argument as JSON.
+_NONE = "null"
+
+
+def check_query(request: Request, known: Sequence[str] = ()) -> None:
+    """Raise ClassifierError("invalid_parameter") if the query has a parameter that is not among ``known``."""
+    if not request.scope["query_string"]:
+        return
+    for name in request.query_params:
+        if name not in known:
+            there = f"it takes {', '.join(map(repr, known))}" if known else "it takes none"
+            raise ClassifierError(
+                "invalid_parameter",
+                f"{request.scope['path']} has no query parameter {name[:100]!r}; {there}",
+                allowed=list(known),
+            )
+
+
+def top_k(request: Request, fields: Mapping[str, Sequence[str]], classes: int) -> int:
+    """How many predictions to give, by the query or the text ``fields``. Raises ClassifierError("invalid_parameter").
+
+    The default of 3 is no user's choice, so a model of two classes gives its two.
+    """
+    given = {text for text in fields.get("top_k", ()) if text != _NONE}
+    if request.scope["query_string"]:
+        given.update(request.query_params.getlist("top_k"))
+    if not given:
+        return min(TOP_K, classes)
+    if len(given) > 1:
+        values = " and ".join(repr(text[:100]) for text in sorted(given))
+        raise ClassifierError("invalid_parameter", f"top_k is given as {values}; give it once", limit=classes)
+    (text,) = given
+    if not 1 <= _whole(text) <= classes:
+        raise ClassifierError(
+            "invalid_parameter", f"top_k={text[:100]!r}: must be a whole number from 1 to {classes}", limit=classes
+        )
+    return int(text)
+
+
+def time_allowed(request: Request, limit: int) -> int | None:
+    """Milliseconds from the body's last byte to the answer, as the client has it, or None.
+
+    Raises ClassifierError("invalid_parameter") for what is not from 1 to ``limit``.
+    """
+    text = request.headers.get(TIME_ALLOWED)
+    if text is None:
+        return None
+    if not 1 <= _whole(text) <= limit:
+        raise ClassifierError(
+            "invalid_parameter",
+            f"{TIME_ALLOWED}: {text[:100]!r} must be a whole number of milliseconds from 1 to {limit}",
+            limit=limit,
+        )
+    return int(text)
+
+
+def _whole(text: str) -> int:
+    """The whole number that ``text`` is; -1 for what is none, or has more than nine digits."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else -1

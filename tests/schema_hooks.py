@@ -1,0 +1,41 @@
+"""What schemathesis is told besides the description: images to send, and what the description can't say.
+
+Its process is started by tests/test_schema.py, which reads the file of answers that this writes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import schemathesis
+from hypothesis import strategies as st
+
+from classifier.errors import STATUS
+from tests import hostile
+
+ANSWERS = Path(os.environ["SCHEMA_ANSWERS"])
+
+schemathesis.openapi.format("binary", st.sampled_from(sorted(hostile.seeds().values())))
+
+
+@schemathesis.hook
+def filter_case(_: Any, case: Any) -> bool:
+    """Two values of ``top_k`` contradict one another; OpenAPI has no word for it."""
+    form = case.body if isinstance(case.body, dict) else {}
+    query = case.query or {}
+    return not ("top_k" in form and "top_k" in query and form["top_k"] != query["top_k"])
+
+
+@schemathesis.check
+def one_shape_of_errors(_: Any, response: Any, case: Any) -> None:
+    """Each error has a code that belongs to its status, also in its header; each answer has an id."""
+    with ANSWERS.open("a") as file:
+        file.write(json.dumps([case.operation.path, response.status_code]) + "\n")
+    assert response.headers["x-request-id"]
+    if response.status_code >= 400:
+        error = json.loads(response.content)["error"]
+        assert STATUS[error["code"]] == response.status_code
+        assert response.headers["x-error-code"] == [error["code"]]
