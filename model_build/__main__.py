@@ -29,6 +29,18 @@ def _finite(_: click.Context, option: click.Parameter, value: float) -> float:
     return value
 
 
+class _LabelsFile(click.Path):
+    """A file of labels, or the word ``imagenet`` for the packaged one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The file's path; of the word, that of the packaged file."""
+        if value == "imagenet":
+            from model_build.weights import IMAGENET_LABELS
+
+            value = IMAGENET_LABELS
+        return super().convert(value, param, ctx)
+
+
 class _Group(click.Group):
     """A group whose subcommands are imported when run: torch takes a second that ``--help`` need not wait."""
 
@@ -61,16 +73,26 @@ class _Group(click.Group):
     metavar="auto|imagenet|demo|PATH",
     help=(
         "Which ResNet18. imagenet: torchvision's, from the torch hub cache (TORCH_HOME) or downloaded. demo: the "
-        "packaged CIFAR-10 checkpoint. auto: imagenet, else demo. PATH: your .pth, .pt or .safetensors state dict, "
-        "any number of classes."
+        "packaged CIFAR-10 checkpoint. auto: imagenet, else demo. PATH: your state dict, as torch.save or safetensors "
+        "wrote it, alone or among what a training script keeps; any number of classes."
+    ),
+)
+@click.option(
+    "--key",
+    metavar="NAME",
+    help=(
+        "Which set of weights of several in PATH, dots between nested names: state_dict, model.ema.  "
+        "[default: the average (ema, swa, …), else the only one]"
     ),
 )
 @click.option(
     "--labels",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE|imagenet",
+    type=_LabelsFile(path_type=Path, exists=True, dir_okay=False),
     help=(
         "Class names: one a line, CSV or TSV, YAML, or JSON such as class_indices.json, index_to_name.json or "
-        '{"en": [...], "zh": [...]}. In class order, unless each has an index.'
+        '{"en": [...], "zh": [...]}. In class order, unless each has an index. imagenet: the 1,000 of ImageNet, which '
+        "torchvision's own weights have without asking."
     ),
 )
 @options.preprocessing
@@ -135,6 +157,7 @@ def main(
     ctx: click.Context,
     /,
     weights: str,
+    key: str | None,
     labels: Path | None,
     runtimes: tuple[str, ...],
     precisions: str,
@@ -171,7 +194,7 @@ def main(
     from model_build.preprocessing import line
     from model_build.samples import SamplesError
     from model_build.store import StoreError
-    from model_build.weights import WeightsError, find
+    from model_build.weights import WeightsError, find, numbered
     from runners.artifacts import ArtifactError
 
     given = options.given(**preprocessing)
@@ -179,7 +202,10 @@ def main(
     thresholds = Thresholds(min_agreement, max_accuracy_loss, max_difference)
     try:
         tell = partial(console.print, markup=False, highlight=False)
-        checkpoint = find(weights, labels=labels, given=given, notice=_notice, tell=tell)
+        checkpoint = find(weights, labels=labels, key=key, given=given, notice=_notice, tell=tell)
+        if checkpoint.classes == 1000 and labels is None and checkpoint.labels == numbered(1000):
+            said = "has 1,000 classes and no names for them; if they are ImageNet's, add --labels imagenet"
+            tell(f"{checkpoint.origin} {said}")
         console.print(
             f"[bold]{escape(checkpoint.origin)}[/] weights {checkpoint.digest[:12]}: {checkpoint.classes} classes, "
             f"{checkpoint.preprocessing.size} px"

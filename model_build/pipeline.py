@@ -18,7 +18,7 @@ from rich.table import Table
 from classifier import manifest as manifests
 from classifier.manifest import Manifest
 from model_build import export, gate, samples, scratch, store
-from model_build.weights import first_line
+from model_build.errors import first_line
 from runners import backends
 from runners.artifacts import newest_build, store_name
 

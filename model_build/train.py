@@ -48,6 +48,7 @@ class Options(Recipe):
     chosen: bool
     out: Path | None
     init: str
+    key: str | None
     size: int | None
     resize: int | None
     upsample: int | None
@@ -64,9 +65,10 @@ class Options(Recipe):
     "--init",
     default="auto",
     metavar="auto|none|imagenet|demo|PATH",
-    help="Weights to start from. auto: ImageNet's where they can be had, else none. none: from scratch. PATH: a .pth, "
-    ".pt or .safetensors. The head starts afresh unless the classes are the same.",
+    help="Weights to start from. auto: ImageNet's where they can be had, else none. none: from scratch. PATH: a state "
+    "dict of torch.save or safetensors. The head starts afresh unless the classes are the same.",
 )
+@click.option("--key", metavar="NAME", help="Which set of weights of several in --init PATH.  [default: the average]")
 @click.option("--frozen", is_flag=True, help="Train only the head: quick, for few images. Needs weights to start from.")
 @click.option(
     "--size", type=SIDE, help="Side in pixels of the square the network sees.  [default: as in --init, else 224]"
@@ -192,9 +194,11 @@ def _start(options: Options, classes: tuple[str, ...]) -> Checkpoint:
     checkpoint = Checkpoint(fresh, "none", Labels(classes), digest="", **resolve(Given(), Given()))
     if options.init not in (*INITS, "none") and not Path(options.init).is_file():
         raise click.UsageError(f"--init {options.init!r} is not a file, nor one of {', '.join(INITS)}, none")
+    if options.key is not None and options.init in (*INITS, "none"):
+        raise click.UsageError(f"--key {options.key!r} chooses in a file of weights; --init {options.init} is none")
     if options.init != "none":
         try:
-            checkpoint = weights.find("imagenet" if options.init == "auto" else options.init)
+            checkpoint = weights.find("imagenet" if options.init == "auto" else options.init, key=options.key)
         except WeightsError as error:
             if options.init != "auto":
                 raise

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
+from model_build.errors import first_line
 from model_build.network import Contract, from_state
-from model_build.weights import first_line
 from runners import backends
 
 if TYPE_CHECKING:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
-import re
-import shutil
-import socket
+import os
 from dataclasses import dataclass, field, replace
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from classifier.labels import Labels
+from model_build import hub, statedict
 from model_build import metadata as _metadata
 from model_build import preprocessing as _preprocessing
-from model_build import scratch
+from model_build.errors import FileError
 from model_build.label_text import LabelsError
 from model_build.labels import from_extras, read_labels
-from model_build.network import import_torchvision, resnet18
 from model_build.preprocessing import Given
 
 if TYPE_CHECKING:
@@ -28,13 +24,14 @@ if TYPE_CHECKING:
 
     from classifier.preprocessing import Preprocessing
     from model_build.preprocessing import Triple
+    from model_build.statedict import StateDict
 
 ASSETS = Path(__file__).parent / "assets"
 DEMO_FILE = ASSETS / "resnet18-cifar10.safetensors"
 IMAGENET_LABELS = ASSETS / "labels-imagenet.json"
 DEMO_LABELS = ASSETS / "labels-cifar10.json"
-HUB_TIMEOUT_S = 20.0
-HUB_IDLE_S = 600.0
+# What files of weights are called as a rule; none is needed.
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 NOTHING = Given()
 
 
@@ -74,6 +71,7 @@ def find(
     weights: str,
     *,
     labels: Path | None = None,
+    key: str | None = None,
     given: Given = NOTHING,
     notice: Callable[[str], None] = print,
     tell: Callable[[str], None] = print,
@@ -81,9 +79,12 @@ def find(
     """The checkpoint that ``weights`` names: ``auto``, ``imagenet``, ``demo`` or a path.
 
     What ``given`` tells of its preprocessing goes before what its file tells. ``auto`` is ImageNet's where they can be
-    had, else the demo, told through ``notice``; ``tell`` is told how the file ``labels`` was read. Raises WeightsError,
-    or LabelsError for that file.
+    had, else the demo, told through ``notice``. Of several sets of weights in a file the average is taken, or the one
+    that ``key`` names; ``tell`` is told which, what was left, and how the file ``labels`` was read. Raises
+    WeightsError, or LabelsError for that file.
     """
+    if key is not None and weights in ("auto", "imagenet", "demo"):
+        raise WeightsError(f"--key {key!r} chooses in a file of weights, and --weights {weights} is none")
     if weights == "auto":
         try:
             checkpoint = _imagenet(given)
@@ -95,7 +96,7 @@ def find(
     elif weights == "demo":
         checkpoint = _demo(given)
     else:
-        checkpoint = _from_file(Path(weights), given)
+        checkpoint = _from_file(Path(weights), key, given, tell)
     if labels is not None:
         checkpoint = replace(
             checkpoint, labels=read_labels(labels, checkpoint.classes, known=checkpoint.labels.en, notice=tell)
@@ -108,148 +109,78 @@ def find(
     return checkpoint
 
 
+def numbered(classes: int) -> Labels:
+    """The labels of ``classes`` classes whose names nothing tells."""
+    return Labels(tuple(f"class {index}" for index in range(classes)))
+
+
 def _imagenet(given: Given) -> Checkpoint:
-    import_torchvision()
-    from torchvision.models import ResNet18_Weights
-
-    url = ResNet18_Weights.IMAGENET1K_V1.url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    prefix = path.stem.rsplit("-", 1)[1]
     try:
-        if not path.is_file():
-            _download(url, path, prefix)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise WeightsError(f"ImageNet's weights at {path} can't be read: {error.strerror}") from None
-    if not digest.startswith(prefix):
-        raise WeightsError(
-            f"{path} is damaged: its sha256 starts with {digest[:8]!r}, not {prefix!r}; delete it and run this again"
-        )
-    return _checkpoint(_load(path), "imagenet", read_labels(IMAGENET_LABELS), {}, given)
-
-
-def _download(url: str, path: Path, prefix: str) -> None:
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(HUB_TIMEOUT_S)  # torch.hub passes none, and a silent hub would hang the build
-    try:
-        # First aside, so that a machine that reaches no hub gets no empty cache folder in its home.
-        with scratch.folder("resnet18-hub-") as aside:
-            file = aside / path.name
-            torch.hub.download_url_to_file(url, str(file), hash_prefix=prefix, progress=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Another build must not see half of it, nor this one if it is killed.
-            with scratch.folder(".resnet18-hub-", path.parent, HUB_IDLE_S) as beside:
-                shutil.copyfile(file, beside / path.name)
-                (beside / path.name).replace(path)
-    # OSError: no hub; HTTPException and ValueError: something that is none; RuntimeError: another hash than ours.
-    except (OSError, HTTPException, ValueError, RuntimeError) as error:
-        raise WeightsError(
-            f"ImageNet's weights can't be downloaded ({error}).\n"
-            f"To serve them, fetch {url.rsplit('/', 1)[1]} (45 MB) from {url} on a machine that can, "
-            f"and place it at {path}"
-        ) from None
-    finally:
-        socket.setdefaulttimeout(before)
+        path = hub.imagenet()
+    except hub.HubError as error:
+        raise WeightsError(str(error)) from None
+    return _checkpoint(_read(path).state, "imagenet", read_labels(IMAGENET_LABELS), {}, given)
 
 
 def _demo(given: Given) -> Checkpoint:
-    state, metadata = _load_safetensors(DEMO_FILE)
-    return _checkpoint(state, "demo", read_labels(DEMO_LABELS), metadata, given)
+    stored = _read(DEMO_FILE)
+    return _checkpoint(stored.state, "demo", read_labels(DEMO_LABELS), stored.metadata, given)
 
 
-def _from_file(path: Path, given: Given) -> Checkpoint:
+def _from_file(path: Path, key: str | None, given: Given, tell: Callable[[str], None]) -> Checkpoint:
     try:
+        if path.is_dir():
+            inside = sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES)
+            found = f"; name the file in it: {', '.join(inside[:3])}" if inside else ""
+            raise WeightsError(f"--weights {str(path)!r} is a directory, not a file{found}")
         if not path.is_file():
             raise WeightsError(f"--weights {str(path)!r} is not a file, nor one of auto, imagenet, demo")
-        with path.open("rb"):
-            pass
     except OSError as error:
         raise WeightsError(f"--weights {str(path)!r} can't be read: {error.strerror}") from None
-    if path.suffix == ".safetensors":
-        state, metadata = _load_safetensors(path)
-    elif path.suffix in (".pth", ".pt"):
-        state, metadata = _load(path), {}
-    else:
-        raise WeightsError(f"--weights {path.name!r}: the suffix must be .pth, .pt or .safetensors")
-    state = _fitting(state, path.name)
-    classes = state["fc.weight"].shape[0]
+    name, stored = _name(path), _read(path, key, tell)
+    state = stored.state
+    if len(state["fc.weight"]) == 1:
+        state = _two_classes(state)
+        tell(
+            f"{name} has one output (fc.weight [1, 512]), taken for a sigmoid's: it is served as two classes, the "
+            "negative and then the positive, whose probability is that sigmoid"
+        )
+    classes = len(state["fc.weight"])
+    told = stored.extras | stored.metadata
     try:
-        labels = from_extras(metadata, classes)
+        labels = from_extras(told, classes)
     except LabelsError as error:
-        raise WeightsError(f"{path.name}: {error}") from None
-    if labels is None and classes == 1000:
-        labels = read_labels(IMAGENET_LABELS)
-    elif labels is None:
-        labels = Labels(tuple(f"class {index}" for index in range(classes)))
-    return _checkpoint(state, path.name, labels, metadata, given)
+        raise WeightsError(f"{name}: {error}") from None
+    if labels is None:
+        labels = read_labels(IMAGENET_LABELS) if classes == 1000 and hub.is_imagenet(path) else numbered(classes)
+    # One number called mean is more likely a result than the mean of three channels.
+    told = {entry: value for entry, value in told.items() if not (entry in ("mean", "std") and type(value) is float)}
+    return _checkpoint(state, name, labels, told, given)
 
 
-def first_line(error: Exception) -> str:
-    """What ``error`` says, in a line; where it says nothing, what it is called."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def _name(path: Path) -> str:
+    """The file's name as text that can be written; a file system allows more."""
+    return os.fsencode(path.name).decode("utf-8", errors="replace")
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _read(path: Path, key: str | None = None, tell: Callable[[str], None] = print) -> StateDict:
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch's own words recommend to load it all the same, which would run whatever it holds.
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if found is None:
-            raise WeightsError(f"{path.name} can't be loaded as weights only: it is no file of torch.save") from None
-        raise WeightsError(
-            f"{path.name} holds more than tensors ({found[1]}) and is not loaded, because that could run any code; "
-            "save just the weights: torch.save(model.state_dict(), ...) or a .safetensors"
-        ) from None
-    except Exception as error:  # torch raises its own, pickle's and zip's errors here, without a common base
-        raise WeightsError(f"{path.name} can't be loaded as weights only: {first_line(error)}") from None
-    for wrapper in ("state_dict", "model"):
-        if isinstance(data, dict) and isinstance(data.get(wrapper), dict):
-            data = data[wrapper]
-    if not isinstance(data, dict):
-        raise WeightsError(f"{path.name} holds a {type(data).__name__}, not a state dict")
-    return data
+        return statedict.read(path, key, lambda text: tell(f"{_name(path)} {text}"))
+    except FileError as error:
+        raise WeightsError(f"{_name(path)} {error}") from None
+    except OSError as error:
+        raise WeightsError(f"--weights {str(path)!r} can't be read: {error.strerror}") from None
 
 
-def _load_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except SafetensorError as error:
-        raise WeightsError(f"{path.name} can't be read as safetensors: {error}") from None
-
-
-def _fitting(state: dict[str, Any], name: str) -> dict[str, torch.Tensor]:
-    """``state`` as a float32 ResNet18 state dict without wrappers' prefixes; WeightsError on the first misfit."""
-    state = {str(key).removeprefix("module."): value for key, value in state.items()}
-    head = state.get("fc.weight")
-    if not isinstance(head, torch.Tensor) or head.ndim != 2:
-        raise WeightsError(f"{name} is no ResNet18: 'fc.weight' is missing or not a matrix")
-    with torch.device("meta"):
-        expected = {key: tuple(value.shape) for key, value in resnet18(head.shape[0]).state_dict().items()}
-    counters = {key for key in expected if key.endswith("num_batches_tracked")}
-    for key, shape in expected.items():
-        if key in counters:
-            continue
-        value = state.get(key)
-        if not isinstance(value, torch.Tensor):
-            raise WeightsError(f"{name} is no ResNet18: {key!r} is missing")
-        if tuple(value.shape) != shape:
-            raise WeightsError(f"{name} is no ResNet18: {key!r} has shape {tuple(value.shape)}, expected {shape}")
-        if not bool(torch.isfinite(value).all()):
-            raise WeightsError(f"{name}: {key!r} holds values that are not finite")
-    for key in state:
-        if key not in expected:
-            raise WeightsError(f"{name} is no ResNet18: {key!r} is not one of its keys")
-    return {key: state[key].detach().to(torch.float32) for key in expected if key not in counters}
+def _two_classes(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A head of one logit z as two of 0 and z, so that softmax gives 1 - sigmoid(z) and sigmoid(z)."""
+    head = {key: torch.cat([torch.zeros_like(state[key]), state[key]]) for key in ("fc.weight", "fc.bias")}
+    return state | head
 
 
 def _checkpoint(
-    state: dict[str, Any], origin: str, labels: Labels, metadata: dict[str, str], given: Given
+    state: dict[str, torch.Tensor], origin: str, labels: Labels, metadata: dict[str, Any], given: Given
 ) -> Checkpoint:
-    state = _fitting(state, origin)
     try:
         stored = _metadata.read(metadata)
     except ValueError as error:

@@ -21,11 +21,12 @@ from rich.console import Console
 from classifier import manifest as manifests
 from classifier.preprocessing import Preprocessing
 from classifier.settings import Settings
-from model_build import scratch
+from model_build import pipeline, scratch
 from model_build.__main__ import main
 from model_build.network import resnet18
 from model_build.store import register
 from runners import artifacts, backends
+from tests.checkpoints import made, saved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +66,7 @@ class TestWords:
     def test_help(self) -> None:
         result = build("--help")
         assert result.exit_code == 0
-        options = ("weights", "labels", "size", "resize", "runtime", "precisions", "calibration", "eval")
+        options = ("weights", "key", "labels", "size", "resize", "runtime", "precisions", "calibration", "eval")
         for option in (*options, "min-agreement", "max-accuracy-loss", "max-difference"):
             assert f"--{option}" in result.output
         for text in ("Examples:", "python -m model_build --weights my.pth", "0.98", "0.0001", "train"):
@@ -104,7 +105,8 @@ class TestWords:
         ("arguments", "said"),
         [
             (("--weights", "nowhere.pth"), "--weights 'nowhere.pth' is not a file, nor one of auto, imagenet, demo"),
-            (("--weights", "README.md"), "--weights 'README.md'"),
+            (("--weights", "README.md"), "README.md is a text that begins with"),
+            (("--weights", "demo", "--key", "ema"), "--key 'ema' chooses in a file of weights, and --weights demo is"),
             (("--weights", "demo", "--resize", "16"), "--resize 16 is smaller than the crop of 32 pixels"),
         ],
     )
@@ -222,6 +224,43 @@ class TestNotice:
         assert "ImageNet's weights are not here" in output
         assert "place it at /home/[a]/[/b]/resnet18-f37072fd.pth" in output
         assert output.startswith("╭")
+
+
+class TestNotes:
+    """What is told of a file on a line of its own, and ``--key`` and ``--labels imagenet``, which follow from it."""
+
+    @pytest.fixture
+    def built(self, monkeypatch: pytest.MonkeyPatch) -> list[Checkpoint]:
+        """The checkpoints that were to be built; nothing is."""
+        checkpoints: list[Checkpoint] = []
+
+        def record(checkpoint: Checkpoint, *_: object) -> list[tuple[str, str]]:
+            checkpoints.append(checkpoint)
+            return []
+
+        monkeypatch.setattr(pipeline, "build", record)
+        return checkpoints
+
+    def test_the_average_is_taken_and_the_key_takes_another(self, built: list[Checkpoint], tmp_path: Path) -> None:
+        path = saved(tmp_path / "w[1].pth", {"state_dict": made(3), "state_dict_ema": made(3, seed=9)})
+        assert words(build("--weights", path)).startswith(
+            "w[1].pth holds several sets of weights: 'state_dict_ema', an average, is taken, 'state_dict' left; "
+        )
+        build("--weights", path, "--key", "state_dict")
+        assert torch.equal(built[0].state["fc.bias"], made(3, seed=9)["fc.bias"])
+        assert torch.equal(built[1].state["fc.bias"], made(3)["fc.bias"])
+
+    def test_a_thousand_classes(self, built: list[Checkpoint], tmp_path: Path) -> None:
+        path = saved(tmp_path / "w.pth", made(1000))
+        said = "has 1,000 classes and no names for them; if they are ImageNet's, add --labels imagenet"
+        assert said in words(build("--weights", path))
+        assert said not in words(build("--weights", path, "--labels", "imagenet"))
+        assert [checkpoint.labels.en[281] for checkpoint in built] == ["class 281", "tabby"]
+
+    def test_one_output(self, built: list[Checkpoint], tmp_path: Path) -> None:
+        result = build("--weights", saved(tmp_path / "w.pth", made(1)))
+        assert words(result).startswith("w.pth has one output (fc.weight [1, 512]), taken for a sigmoid's")
+        assert (built[0].classes, result.exit_code) == (2, 0)
 
 
 class TestStore:

@@ -382,8 +382,8 @@ def test_unreadable_images_are_skipped_and_named_unless_none_is_left(shapes: Pat
 def test_auto_starts_from_scratch_without_imagenet(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def absent(name: str) -> None:
-        assert name == "imagenet"
+    def absent(name: str, key: str | None) -> None:
+        assert (name, key) == ("imagenet", None)
         raise WeightsError("ImageNet's weights can't be downloaded")
 
     monkeypatch.setattr(weights, "find", absent)
@@ -392,6 +392,14 @@ def test_auto_starts_from_scratch_without_imagenet(
     assert "can't be downloaded Training starts from scratch instead" in run(*command)
     assert "--frozen needs weights to start from, and --init auto gave none" in fails(*command, "--frozen")
     assert fails(*command, "--init", "imagenet") == "ImageNet's weights can't be downloaded"
+
+
+def test_key_is_handed_on(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find(name: str, key: str | None) -> None:
+        raise WeightsError(f"found {Path(name).name} {key}")
+
+    monkeypatch.setattr(weights, "find", find)
+    assert fails(shapes, "--init", __file__, "--key", "ema") == "found test_train.py ema"
 
 
 @pytest.mark.parametrize(
@@ -405,7 +413,8 @@ def test_auto_starts_from_scratch_without_imagenet(
         (("--validation", "1"), "--validation '1' is no share from 0 to below 1, no directory and no .zip"),
         (("--validation", "nowhere"), "--validation 'nowhere' is no share from 0 to below 1, no directory and no .zip"),
         (("--init", "imagnet"), "--init 'imagnet' is not a file, nor one of auto, imagenet, demo, none"),
-        (("--init", __file__), "--init 'test_train.py': the suffix must be .pth, .pt or .safetensors"),
+        (("--init", __file__), "test_train.py is a text that begins with"),
+        (("--key", "ema"), "--key 'ema' chooses in a file of weights; --init none is none"),
         (("--frozen",), "--frozen needs weights to start from, and --init none gave none"),
         (("--out", "a.pth"), "--out 'a.pth' must end in .safetensors"),
         (("--out", "no/where.safetensors"), "--out 'no/where.safetensors' can't be written: it must be a file in"),

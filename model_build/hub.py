@@ -1,0 +1,79 @@
+"""ImageNet's weights as torchvision publishes them: the torch hub's file, from its cache or downloaded."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from http.client import HTTPException
+from pathlib import Path
+
+import torch
+
+from classifier.manifest import sha256
+from model_build import scratch
+from model_build.network import import_torchvision
+
+HUB_TIMEOUT_S = 20.0
+HUB_IDLE_S = 600.0
+# The sha256 of torchvision's two files of IMAGENET1K_V1: today's resnet18-f37072fd.pth, and resnet18-5c106cde.pth, the
+# same values as versions before 0.9 fetched them.
+IMAGENET_FILES = frozenset(
+    {
+        "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
+        "5c106cde386e87d4033832f2996f5493238eda96ccf559d1d62760c4de0613f8",
+    }
+)
+
+
+class HubError(Exception):
+    """ImageNet's weights can't be had; the message says why and where to put them."""
+
+
+def imagenet() -> Path:
+    """The hub's file of ResNet18_Weights.IMAGENET1K_V1, downloaded if it isn't in the cache. Raises HubError."""
+    import_torchvision()
+    from torchvision.models import ResNet18_Weights
+
+    url: str = ResNet18_Weights.IMAGENET1K_V1.url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    prefix = path.stem.rsplit("-", 1)[1]
+    try:
+        if not path.is_file():
+            _download(url, path, prefix)
+        digest = sha256(path)
+    except OSError as error:
+        raise HubError(f"ImageNet's weights at {path} can't be read: {error.strerror}") from None
+    if not digest.startswith(prefix):
+        raise HubError(
+            f"{path} is damaged: its sha256 starts with {digest[:8]!r}, not {prefix!r}; delete it and run this again"
+        )
+    return path
+
+
+def is_imagenet(path: Path) -> bool:
+    """Whether the file at ``path`` is torchvision's own of ImageNet, byte for byte, whatever it is called."""
+    return sha256(path) in IMAGENET_FILES
+
+
+def _download(url: str, path: Path, prefix: str) -> None:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(HUB_TIMEOUT_S)  # torch.hub passes none, and a silent hub would hang the build
+    try:
+        # First aside, so that a machine that reaches no hub gets no empty cache folder in its home.
+        with scratch.folder("resnet18-hub-") as aside:
+            file = aside / path.name
+            torch.hub.download_url_to_file(url, str(file), hash_prefix=prefix, progress=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Another build must not see half of it, nor this one if it is killed.
+            with scratch.folder(".resnet18-hub-", path.parent, HUB_IDLE_S) as beside:
+                shutil.copyfile(file, beside / path.name)
+                (beside / path.name).replace(path)
+    # OSError: no hub; HTTPException and ValueError: something that is none; RuntimeError: another hash than ours.
+    except (OSError, HTTPException, ValueError, RuntimeError) as error:
+        raise HubError(
+            f"ImageNet's weights can't be downloaded ({error}).\n"
+            f"To serve them, fetch {url.rsplit('/', 1)[1]} (45 MB) from {url} on a machine that can, "
+            f"and place it at {path}"
+        ) from None
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,142 @@
+"""Files of torch.save read as weights only: nothing that a pickle names is imported or called.
+
+What training scripts keep beside the weights is a command line's Namespace, numbers of NumPy, paths, torch's version.
+torch refuses these by name. They are read all the same, by stand-ins of this file instead of the classes they name:
+none calls what it is given, and none is more than a dict, a number or a text.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import re
+import warnings
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from model_build.errors import FileError, first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+class _Namespace:
+    """Stands for argparse.Namespace and types.SimpleNamespace, whose pickles set attributes and do no more."""
+
+
+class _DType:
+    """Stands for numpy.dtype: ``name``, as "<f8"."""
+
+    def __init__(self, name: object, *_: object) -> None:
+        self.name = str(name)
+
+    def __setstate__(self, state: object) -> None:
+        # (version, byte order, …); what else it tells is of arrays with fields.
+        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">"):
+            self.name = f"{state[1]}{self.name}"
+
+    def decode(self, data: object, count: int) -> np.ndarray | None:
+        """The first ``count`` values in ``data``; None where they are no numbers and no texts."""
+        if not isinstance(data, bytes) or not re.fullmatch(r"[<>]?[biufcSU][0-9]{1,5}", self.name):
+            return None
+        return np.frombuffer(data, np.dtype(self.name), count=count)
+
+
+def _scalar(dtype: object, data: object = b"") -> Any:
+    """Stands for numpy.core.multiarray.scalar: the plain value, or None where it is no number or text."""
+    values = dtype.decode(data, 1) if isinstance(dtype, _DType) else None
+    return None if values is None else values[0].item()
+
+
+class _Array:
+    """Stands for numpy.ndarray: ``values``, nested lists of plain values, or None where they are none."""
+
+    values: Any = None
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        match state:
+            case (_, tuple(shape), _DType() as dtype, by_columns, bytes(data)):
+                values = dtype.decode(data, math.prod(shape))
+                order: Literal["F", "C"] = "F" if by_columns else "C"
+                self.values = None if values is None else values.reshape(*shape, order=order).tolist()
+            case (_, (int(length),), _DType(), _, list(objects)) if length == len(objects):
+                self.values = objects
+
+
+def _path(*parts: object) -> str:
+    """Stands for the classes of pathlib: the path as text."""
+    return "/".join(map(str, parts))
+
+
+def _mapping(*_: object) -> dict[Any, Any]:
+    """Stands for collections.defaultdict: a dict without the default, which would be called."""
+    return {}
+
+
+# By the names that pickles of any version of these libraries have.
+STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (_Namespace, "argparse.Namespace"),
+    (_Namespace, "types.SimpleNamespace"),
+    (_DType, "numpy.dtype"),
+    (_Array, "numpy.ndarray"),
+    *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((_Array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    (str, "torch.torch_version.TorchVersion"),
+    (_mapping, "collections.defaultdict"),
+    *((kind, f"builtins.{kind.__name__}") for kind in (dict, float, int, list)),
+    *(
+        (_path, f"{module}.{name}")
+        for module in ("pathlib", "pathlib._local")
+        for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+    ),
+]
+
+
+def load(path: Path) -> Any:
+    """What the file of torch.save at ``path`` holds: tensors on the CPU, and plain values. Raises FileError."""
+    try:
+        # By its open file: torch goes by the suffix of a name.
+        with path.open("rb") as file, torch.serialization.safe_globals(STAND_INS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch's own internals, where a file has them
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch's own words recommend to load it all the same, which would run whatever it holds.
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if found is None:
+            raise FileError("can't be read as weights only: it is damaged, or no file of torch.save") from None
+        raise FileError(
+            f"holds more than tensors ({found[1]}) and is not loaded, because that could run any code; "
+            "save just the weights where it was made: torch.save(model.state_dict(), ...) or a .safetensors"
+        ) from None
+    except Exception as error:  # torch raises its own, pickle's and zip's errors here, without a common base
+        said = first_line(error).partition("weights_only=")[0]  # what follows is how to load it unsafely
+        raise FileError(f"can't be read as weights only, it is cut short or damaged: {said}") from None
+
+
+def plain(value: Any, depth: int = 8) -> Any:
+    """``value`` as JSON could tell it: dicts, lists, texts, numbers, None; what is none of them is left out.
+
+    None where nothing is left, and for what is nested more than ``depth`` deep.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, _Namespace):
+        value = vars(value)
+    if isinstance(value, _Array):
+        value = value.values
+    if not depth:
+        return None
+    if isinstance(value, dict):
+        kept = {key: plain(item, depth - 1) for key, item in value.items() if isinstance(key, str | int)}
+        kept = {key: item for key, item in kept.items() if item is not None or value[key] is None}
+        return kept if kept or not value else None
+    if isinstance(value, list | tuple | set):
+        items = [plain(item, depth - 1) for item in value]
+        return items if any(item is not None for item in items) or not items else None
+    return None

@@ -1,0 +1,35 @@
+"""Checkpoints to try: random ResNet18s, saved as users save them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save_file
+
+from model_build.network import resnet18
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+State = dict[str, torch.Tensor]
+
+
+def made(classes: int, seed: int | None = None) -> State:
+    """The state dict of a random ResNet18."""
+    torch.manual_seed(classes if seed is None else seed)
+    return dict(resnet18(classes).state_dict())
+
+
+def under(prefix: str, state: State) -> State:
+    """``state`` with ``prefix`` before each key."""
+    return {prefix + key: value for key, value in state.items()}
+
+
+def saved(path: Path, data: Any) -> str:
+    """The path of a file that holds ``data``."""
+    if path.suffix == ".safetensors":
+        save_file(data, path)
+    else:
+        torch.save(data, path)
+    return str(path)
