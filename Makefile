@@ -49,6 +49,8 @@ help: ## List these commands
 	@echo "  a value is taken as it is, any path too; ARGS are words for the shell: ARGS=\"--labels 'my names.json'\""
 
 serve: $(VENV)/build.done ## Set up, build the model if there is none or WEIGHTS says which, and serve it on PORT
+	@case $(call quoted,PORT) in (*[!0-9]*|"") \
+		echo PORT=$(call quoted,PORT)" is no port: a number from 1 to 65535, such as 3000" >&2; exit 2;; esac
 	@$(MODEL_THERE) || $(MAKE) --no-print-directory model
 	@$(if $(PASSED_OVER),echo HOST=$(call quoted,PASSED_OVER)" of the environment is no address: passed over")
 	@echo "Once it says ready, open the address that it tells in a browser, or: curl -F image=@photo.jpg ADDRESS/classify"
