@@ -32,17 +32,26 @@ class Form:
     """
 
     def __init__(self, boundary: bytes, name: str, *, images: int, fields: int, header_bytes: int) -> None:
-        self.images: list[bytes] = []
-        self.fields: dict[str, list[str]] = {}
-        self._name, self._max_images, self._max_fields, self._max_header_bytes = name, images, fields, header_bytes
+        # The parser knows the parts, and they don't know it: in a circle bodies would stay until the collector comes.
+        self._parts = _Parts(name, images, fields, header_bytes)
+        self._max_preamble = header_bytes
         self._delimiter = b"--" + boundary
         # What has come before the first delimiter, None once that has.
         self._preamble: bytes | None = b""
-        self._complete, self._text_fields = False, 0
         try:
-            self._parser = MultipartParser(boundary, self._callbacks())
+            self._parser = MultipartParser(boundary, self._parts.callbacks())
         except FormParserError as error:
             raise _unparsed(error) from None
+
+    @property
+    def images(self) -> list[bytes]:
+        """The files, still encoded, in order."""
+        return self._parts.images
+
+    @property
+    def fields(self) -> dict[str, list[str]]:
+        """The values of each text field, in order."""
+        return self._parts.fields
 
     def write(self, data: bytes) -> None:
         """Parse ``data``, which follows what was written before."""
@@ -57,7 +66,7 @@ class Form:
         """Check that the body is whole."""
         if self._preamble is not None:
             raise ClassifierError("bad_request", f"the multipart body has no line {self._line()}")
-        if not self._complete:
+        if not self._parts.complete:
             raise ClassifierError("bad_request", "the multipart body ends before its closing boundary")
 
     def _after_preamble(self, data: bytes) -> bytes:
@@ -65,7 +74,7 @@ class Form:
 
         The parser itself takes neither a preamble nor blanks after the first delimiter.
         """
-        limit, size = self._max_header_bytes, len(self._delimiter)
+        limit, size = self._max_preamble, len(self._delimiter)
         if data.startswith(self._delimiter + b"\r\n"):
             self._preamble = None
             return data
@@ -84,7 +93,19 @@ class Form:
     def _line(self) -> str:
         return f"{self._delimiter[:100].decode('latin-1')!r}, the boundary of its Content-Type, that ends in CR and LF"
 
-    def _callbacks(self) -> Any:
+
+class _Parts:
+    """Collects the parts of a multipart body as the parser meets them."""
+
+    def __init__(self, name: str, images: int, fields: int, header_bytes: int) -> None:
+        self.images: list[bytes] = []
+        self.fields: dict[str, list[str]] = {}
+        self.complete = False
+        self._name, self._max_images, self._max_fields, self._max_header_bytes = name, images, fields, header_bytes
+        self._text_fields = 0
+
+    def callbacks(self) -> Any:
+        """What the parser calls."""
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._header_name,
@@ -192,7 +213,7 @@ class Form:
             self.images.append(content)
 
     def _finish(self) -> None:
-        self._complete = True
+        self.complete = True
 
 
 def text_of(content: bytes) -> str | None:

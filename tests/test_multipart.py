@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
 from classifier.errors import ClassifierError
@@ -175,6 +178,19 @@ def test_a_part_that_is_not_encoded(encoding: str) -> None:
 @pytest.mark.parametrize("cut", [1, 3, 40, 200])
 def test_a_body_that_ends_early(cut: int) -> None:
     refusal((FILE + b"--b--")[:-cut], "bad_request")
+
+
+def test_a_body_is_gone_with_its_form() -> None:
+    """Not when the garbage collector comes: until then bodies would pile up."""
+    gc.collect()
+    gc.disable()
+    try:
+        form = parse(FILE + END)
+        gone = weakref.ref(form), weakref.ref(form._parts)
+        del form
+        assert [reference() for reference in gone] == [None, None]
+    finally:
+        gc.enable()
 
 
 def test_limits_of_text() -> None:
