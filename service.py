@@ -110,6 +110,8 @@ class ResNet18:
             artifacts.open_artifact(tag)
             if asked := address.asked():
                 address.check(*asked)
+            if not inline:
+                address.check_folder()
         except (artifacts.ArtifactError, address.AddressError) as error:
             raise SystemExit(f"resnet18: {error}") from None
         supervisor.install()

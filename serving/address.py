@@ -6,9 +6,11 @@ import contextlib
 import errno
 import ipaddress
 import socket
+import tempfile
 
 import click
 import psutil
+from _bentoml_impl.server import serving
 from bentoml._internal.configuration.containers import BentoMLContainer
 
 CHOOSE = "choose another with make serve PORT=3001, or bentoml serve --port 3001"
@@ -48,6 +50,18 @@ def check(host: str, port: int) -> None:
             probe.bind((host, port))
     except OSError as error:
         raise AddressError(_why(error, host, port)) from None
+
+
+def check_folder() -> None:
+    """Raise AddressError if a dedicated runner's socket would have too long a path in the folder of temporary files."""
+    folder = tempfile.gettempdir()
+    # What BentoML makes there: a folder with a random name, and in it a socket with an object's number.
+    longest = serving.MAX_AF_UNIX_PATH_LENGTH - len(f"/bentoml-uds-12345678/{id(folder)}.sock") - 1
+    if len(folder) > longest:
+        raise AddressError(
+            f"TMPDIR={folder!r} is too long for the runner's socket, by {len(folder) - longest} characters; "
+            "set TMPDIR=/tmp"
+        )
 
 
 def url(host: str, port: int, scheme: str = "http") -> str:

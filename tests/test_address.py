@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -86,6 +87,26 @@ def test_bentoml_s_own_settings_are_checked_too(store: Path, taken: int, tmp_pat
         check=False,
     )
     assert (done.returncode, f"port {taken} of " in done.stderr) == (1, True), done.stdout + done.stderr
+
+
+def test_a_folder_too_deep_for_the_runner_s_socket(store: Path, tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    status, lines = refusal(store, TMPDIR=str(deep), RESNET18_PLACEMENT="dedicated")
+    assert (status, len(lines)) == (1, 1), lines
+    assert f"TMPDIR='{deep}' is too long for the runner's socket, by " in lines[0]
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_the_longest_folder_is_bentoml_s(monkeypatch: pytest.MonkeyPatch, over: int) -> None:
+    from _bentoml_impl.server import serving
+
+    folder = "/" + "x" * (
+        serving.MAX_AF_UNIX_PATH_LENGTH - 2 - len(f"/bentoml-uds-12345678/{id(object())}.sock") + over
+    )
+    monkeypatch.setattr(tempfile, "tempdir", folder)
+    with pytest.raises(address.AddressError) if over else contextlib.nullcontext():
+        address.check_folder()
 
 
 def test_a_port_below_1024(monkeypatch: pytest.MonkeyPatch) -> None:
