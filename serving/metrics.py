@@ -181,6 +181,11 @@ class BatchMetrics:
         self._limit = Gauge(
             "resnet18_batch_limit_images", "Images that the SLO lets a batch have", multiprocess_mode="livemostrecent"
         )
+        self._capacity = Gauge(
+            "resnet18_capacity_images_per_second",
+            "Images a second that the devices answer, by the cost model",
+            multiprocess_mode="livesum",
+        )
         slo = Gauge(
             "resnet18_slo_seconds", "Seconds an image may take: RESNET18_SLO_MS", multiprocess_mode="livemostrecent"
         )
@@ -191,6 +196,8 @@ class BatchMetrics:
         )
         self._published = 0.0
         self._counted = {"admitted": 0, "expired": 0, "cancelled": 0}
+        # What the warm-up has told: a replica that was just started has a capacity before its first image.
+        self._publish(0.0)
         pump.observers.append(self.observe)
 
     def observe(self, batch: Batch | None, now: float) -> None:
@@ -216,5 +223,6 @@ class BatchMetrics:
         self._alpha.set(batcher.cost.alpha)
         self._beta.set(batcher.cost.beta)
         self._limit.set(batcher.batch)
+        self._capacity.set(batcher.capacity())
         self._queue.set(batcher.waiting())
         self._age.set(batcher.oldest(now))

@@ -199,6 +199,9 @@ def test_what_load_brings_is_counted_from_0(launch: Callable[..., Server]) -> No
     text = launch().wait().client.get("/metrics").text
     for outcome in ("ok", "overloaded", "timeout", "unavailable", "disconnected"):
         assert f'resnet18_images_total{{outcome="{outcome}"}} 0.0' in text
+    # What it can answer is known from the warm-up.
+    (capacity,) = re.findall(r"^resnet18_capacity_images_per_second (\S+)$", text, re.MULTILINE)
+    assert float(capacity) > 10
 
 
 def test_unknown_paths_do_not_become_metric_labels(server: Server) -> None:
