@@ -112,6 +112,7 @@ class Autoscaler:
     """What a manifest says, an HPA or a KEDA ScaledObject.
 
     ``cooldown_s`` counts with ``minimum`` 0 alone: so long after the last trigger was active KEDA stops the last pod.
+    Raises ValueError for bounds without a size in them, and for a target under a thousandth.
     """
 
     minimum: int
@@ -120,6 +121,13 @@ class Autoscaler:
     up: Rules = UP_DEFAULT
     down: Rules = DOWN_DEFAULT
     cooldown_s: int = 300
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.minimum <= self.maximum or self.maximum < 1:
+            raise ValueError(f"{self.minimum} to {self.maximum} pods is no range; such as 1 to 10")
+        for trigger in self.triggers:
+            if not isinstance(trigger, Cron) and milli(_target(trigger)) < 1:
+                raise ValueError(f"{trigger}: a target is 0.001 or more")
 
 
 @dataclass(frozen=True)
@@ -134,6 +142,16 @@ class State:
 def milli(value: float) -> int:
     """``value`` in thousandths, cut to a whole, as KEDA and prometheus-adapter hand it to the controller."""
     return int(value * 1000)
+
+
+def _target(trigger: Offered | Cpu | Queue | GpuMemory | Before) -> float:
+    match trigger:
+        case Cpu():
+            return trigger.utilisation
+        case GpuMemory():
+            return trigger.percent
+        case Offered() | Queue() | Before():
+            return trigger.per_pod
 
 
 def decide(autoscaler: Autoscaler, state: State, values: Sequence[float | None], now: float) -> Decision:
@@ -186,8 +204,7 @@ def _proposal(trigger: Trigger, value: float | None, state: State, autoscaler: A
         return _by_cpu(trigger, value if known else None, state, tolerances)
     if value is None or not known:
         return Failure("FailedGetExternalMetric")
-    target = trigger.percent if isinstance(trigger, GpuMemory) else trigger.per_pod
-    return replicas.by_average(state.replicas, milli(value), milli(target), tolerances)[0]
+    return replicas.by_average(state.replicas, milli(value), milli(_target(trigger)), tolerances)[0]
 
 
 def _by_cpu(trigger: Cpu, value: float | None, state: State, tolerances: replicas.Tolerances) -> int | Failure:

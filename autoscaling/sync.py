@@ -113,18 +113,18 @@ def reconcile(
     if isinstance(proposal, Failure):
         conditions["ScalingActive"] = Condition(False, proposal.reason)
         return Decision(current, proposal.reason, history, None, conditions)
-    conditions["ScalingActive"] = Condition(True, "ValidMetricFound")
-    return _rescaled(held, current, _normalised(bounds, held, current, proposal, history, now, conditions), now)
+    decision = held_back(bounds, held, current, proposal, history, now)
+    conditions |= {"ScalingActive": Condition(True, "ValidMetricFound"), **decision.conditions}
+    return _rescaled(held, current, replace(decision, conditions=conditions), now)
 
 
-def _normalised(
+def held_back(
     bounds: tuple[int, int],
     held: Both | Plain,
     current: int,
     proposal: int,
     history: History,
     now: float,
-    conditions: Mapping[str, Condition],
 ) -> Decision:
     """``proposal`` within windows, policies and bounds: normalizeDesiredReplicas, and the same WithBehaviors."""
     log = history.log or ()
@@ -142,12 +142,9 @@ def _normalised(
         replicas, limit = behavior.limit(current, stable, bounds, limits)
     able = window if stable != proposal else "ReadyForNewScale"
     limited = replicas != stable
-    told = dict(conditions) | {
-        "AbleToScale": Condition(True, able),
-        "ScalingLimited": Condition(limited, limit),
-    }
+    conditions = {"AbleToScale": Condition(True, able), "ScalingLimited": Condition(limited, limit)}
     reason = able if stable != proposal and not limited else limit
-    return Decision(replicas, reason, replace(history, log=log), proposal, told)
+    return Decision(replicas, reason, replace(history, log=log), proposal, conditions)
 
 
 def _rescaled(held: Both | Plain, current: int, decision: Decision, now: float) -> Decision:
