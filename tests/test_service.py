@@ -194,6 +194,16 @@ def test_probes_and_metrics(server: Server, jpeg: bytes) -> None:
     assert any('"/classify_batch"' in line and '"200"' in line and not line.endswith(" 0.0") for line in counted)
 
 
+def test_what_load_brings_is_counted_from_0(launch: Callable[..., Server]) -> None:
+    # A series that begins with its first refusals would hide these from Prometheus' rate().
+    text = launch().wait().client.get("/metrics").text
+    for outcome in ("ok", "overloaded", "timeout", "unavailable", "disconnected"):
+        assert f'resnet18_images_total{{outcome="{outcome}"}} 0.0' in text
+    # What it can answer is known from the warm-up.
+    (capacity,) = re.findall(r"^resnet18_capacity_images_per_second (\S+)$", text, re.MULTILINE)
+    assert float(capacity) > 10
+
+
 def test_unknown_paths_do_not_become_metric_labels(server: Server) -> None:
     for number in range(20):
         server.client.get(f"/strange/{number}")
