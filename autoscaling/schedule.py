@@ -163,12 +163,12 @@ def of_day(load: Load, fleet: Fleet, begin: int, end: int, share: float, block: 
     return triggers({start: one for start, one in wanted.items() if one[1] > 1 and one[0] < DAY})
 
 
-def shaken(load: Load, seed: int, least: int = 1, most: int = 29) -> Load:
-    """``load`` with each day turned by ``least`` to ``most`` minutes, at random: the control."""
+def shaken(load: Load, seed: int, period: int) -> Load:
+    """``load`` with each day turned by 1 to ``period`` - 1 minutes, at random: the control."""
     random = np.random.default_rng(seed)
     offered, counted = load.offered.copy(), load.counted.copy()
     for first in range(0, len(load), 86400):
-        by = 60 * int(random.integers(least, most + 1))
+        by = 60 * int(random.integers(1, period))
         offered[first : first + 86400] = np.roll(offered[first : first + 86400], by)
         counted[first : first + 86400] = np.roll(counted[first : first + 86400], by)
     return Load(offered, counted, load.start)

@@ -65,6 +65,7 @@ class Search:
 
     ``paid``: what money goes by. ``tried`` gets (late share, cost) of each policy that was run to its end.
     ``held``: from this second on the promise has to hold by itself too, and no schedule is learned there (0: none).
+    ``period``: that of the schedule that was found, in minutes.
     """
 
     load: Load
@@ -77,6 +78,7 @@ class Search:
     tried: list[tuple[float, float]] = field(default_factory=list)
     maximum: int = 0
     held: int = 0
+    period: int = schedule.DAY
 
     def __post_init__(self) -> None:
         self.maximum = self.maximum or 2 + int(1.5 * highest_second(self.load, self.fleet, self.begin, self.end))
@@ -157,7 +159,6 @@ class Search:
         """``fit`` with a schedule for the phases at which a leaner one is late; itself where there are none."""
         kept: dict[int, tuple[int, int]] = {}
         bare = self._lean(fit, kept)
-        period = schedule.DAY
         for _ in range(2):
             found, wanted = fit, kept
             for burst in schedule.bursts(self._lean(found, kept)):
@@ -166,14 +167,14 @@ class Search:
                     kept | schedule.windows(burst, lead, hold, pods)
                     for lead in (0, 1) for hold in (0, 1, 2) for pods in burst.pods
                 ]  # fmt: skip
-                period = min(period, burst.period)
+                self.period = min(self.period, burst.period)
                 found, wanted = self._best_schedule(found, wanted, options)
             if found.cost > fit.cost * 0.997:
                 break
             fit, kept = found, wanted
         # Where it pays least, the time of day is left out. The order is learned on two thirds, lest the rest confirm
         # it by heart.
-        order = schedule.by_worth(bare, kept, period)
+        order = schedule.by_worth(bare, kept, self.period)
         shares = [share / 20 for share in range(19, 3, -1)]
         fewer = [{start: kept[start] for start in order[: round(len(order) * share)]} for share in shares]
         return self._best_schedule(fit, kept, fewer)[0]
@@ -210,6 +211,7 @@ class Search:
         wary = replace(self, held=self.begin + (self.end - self.begin) * 2 // 3)
         start = replace(fit, knobs=replace(fit.knobs, window_s=30, minimum=1, down_tolerance=0.1))
         found = wary.with_bursts(start)
+        self.period = wary.period
         if not found.knobs.crons:
             days = [schedule.of_day(self.load, self.fleet, self.begin, self.end, share) for share in (0.1, 0.5, 0.8)]
             found = self.best([replace(fit.knobs, crons=crons) for crons in days if crons], fit) or fit
