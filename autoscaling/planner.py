@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 JUDGED_PHASES = (0, 3, 6, 9, 12)
 THRIFT = 2 / 3
 # A schedule or a pre-warm must save so much more than the plain rate, as a share of the fixed fleet, to be chosen.
-WORTH = 0.005
+WORTH = 0.01
 # So long without an image makes it worth asking whether no pod at all is cheaper.
 IDLE_S = 600
 DAY_S = 86400
@@ -153,7 +153,7 @@ def plan(
         control["gain"] = _gain(rows)
     tuned = {name: fit for name, fit in found.items() if fit.cost < float("inf")}
     fixed_cost = judge._units(judge.pods["fixed_fleet"]) * float(load.counted[begin:split].sum())
-    chosen = _chosen(tuned, fixed_cost)
+    chosen = _chosen(tuned, fixed_cost, control)
     body = {
         "bound": judge.bound,
         "baselines": judge.pods,
@@ -191,11 +191,12 @@ def _tuned(search: Search, seed: int) -> tuple[dict[str, Fit], dict[str, Any] | 
     if scheduled.knobs.crons:
         found["offered rate + schedule"] = scheduled
         search.told("the control: days shifted at random")
-        other = replace(search, load=shaken(search.load, seed), tried=[])
+        other = replace(search, load=shaken(search.load, seed, search.period), tried=[])
         plain = other.offered()
         with_phase = other.scheduled(plain) if plain else None
         if plain and with_phase:
             control = {
+                "shifted_by_minutes": [1, search.period - 1],
                 "gain_tuned": 1 - scheduled.cost / offered.cost,
                 "gain_shifted": 1 - with_phase.cost / plain.cost,
             }
@@ -217,11 +218,14 @@ def _idles(search: Search) -> bool:
     return bool((cumulated[IDLE_S:] == cumulated[:-IDLE_S]).any())
 
 
-def _chosen(tuned: dict[str, Fit], fixed_cost: float) -> str:
-    """The cheapest where it was tuned; what is more than the plain rate has to be worth it."""
-    plain = "offered rate, tuned"
-    cheapest = min(tuned, key=lambda name: tuned[name].cost)
-    if plain in tuned and tuned[plain].cost - tuned[cheapest].cost < WORTH * fixed_cost:
+def _chosen(tuned: dict[str, Fit], fixed_cost: float, control: dict[str, Any] | None) -> str:
+    """The cheapest where it was tuned; what is more than the plain rate has to be worth it, and the clock's doing."""
+    plain, scheduled = "offered rate, tuned", "offered rate + schedule"
+    allowed = dict(tuned)
+    if control and control["gain_tuned"] - max(control["gain_shifted"], 0.0) < WORTH:
+        del allowed[scheduled]
+    cheapest = min(allowed, key=lambda name: allowed[name].cost)
+    if plain in allowed and allowed[plain].cost - allowed[cheapest].cost < WORTH * fixed_cost:
         return plain
     return cheapest
 

@@ -32,7 +32,8 @@ OPTIONS: tuple[tuple[str, Any, str], ...] = (
     ("scale", float, "Multiply the trace.  [default: 1]"),
     ("smooth_s", _COUNT, "Take the moving mean of so many seconds for a Poisson rate.  [default: 0]"),
     ("zeros", None, "Runs of zeros are silence, not gaps of the recording."),
-    ("first_day", _DAYS, "Leave out what is before this day.  [default: 0]"),
+    ("from_day", _DAYS, "Leave out the days of the trace before this one.  [default: 0]"),
+    ("to_day", _DAYS, "Leave out the days from this one on.  [default: the last]"),
     ("split", _DAYS, "Tune on so many days, judge on the rest.  [default: 2/3 of all]"),
     ("seed", _COUNT, "Of Poisson arrivals and of the control.  [default: 0]"),
     ("rate", float, "Images a second that a pod answers: what find-limit says.  [default: 150]"),
@@ -58,7 +59,8 @@ class Request:
     scale: float | None = None
     smooth_s: int = 0
     zeros: bool = False
-    first_day: float = 0.0
+    from_day: float = 0.0
+    to_day: float | None = None
     split: float | None = None
     seed: int = 0
     rate: float = 150.0
@@ -94,14 +96,21 @@ class Request:
             trace = Trace(past.counts, past.step_s, float(past.start))
         else:
             trace = read(Path(self.trace) if self.trace else EXAMPLE, self.step_s)
-        skipped = round(self.first_day * DAY_S / trace.step_s)
-        if skipped:
-            start = None if trace.start is None else trace.start + skipped * trace.step_s
-            trace = replace(trace, counts=trace.counts[skipped:], start=start)
+        trace = self._cut(trace)
         scale = self.scale if self.scale is not None else (1.0 if self.trace or self.prometheus else EXAMPLE_SCALE)
         if not (math.isfinite(scale) and scale > 0):
             raise TraceError(f"--scale {scale:g} is not allowed; it is to be more than 0")
         return prepare(trace, scale, self.smooth_s, self.seed, zeros=self.zeros)
+
+    def _cut(self, trace: Trace) -> Trace:
+        """``trace`` from ``from_day`` to ``to_day``. Raises TraceError."""
+        first = round(self.from_day * DAY_S / trace.step_s)
+        end = len(trace.counts) if self.to_day is None else round(self.to_day * DAY_S / trace.step_s)
+        if end - first < 2 or first >= len(trace.counts):
+            days = len(trace.counts) * trace.step_s / DAY_S
+            raise TraceError(f"--from-day {self.from_day:g} --to-day {self.to_day} leave nothing of {days:.3g} days")
+        start = None if trace.start is None else trace.start + first * trace.step_s
+        return replace(trace, counts=trace.counts[first:end], start=start)
 
     def split_s(self, seconds: int) -> int:
         """The second that separates what is tuned on from what is judged. Raises FleetError."""
