@@ -38,8 +38,8 @@ _ASKING = (
     "unsafeSsl", "customHeaders", "queryParameters", "timeout",
 )  # fmt: skip
 _PLAIN = (
-    "no behavior is given: the sizes 1 to 3 then grow to 4 or twice as many at once, which is simulated as 4 more, the "
-    "default of behavior"
+    "no behavior is given: Kubernetes then goes by older rules (four pods or twice as many a sync, up to the highest "
+    "wish of five minutes even if the load is gone), which are simulated as the defaults of behavior"
 )
 
 
@@ -199,10 +199,8 @@ def _trigger(given: Fields, lowest: int) -> Trigger:
     if kind == "cron":
         return _cron(metadata)
     metadata.only(*_ASKING)
-    if lowest == 0 and metadata.has("activationThreshold") and float(metadata.text("activationThreshold")) != 0:
-        metadata.refuse(
-            "activationThreshold", "with minReplicaCount 0 only an activationThreshold of 0 can be simulated"
-        )
+    if lowest == 0 and metadata.has("activationThreshold"):
+        metadata.text("activationThreshold", ("0",))
     try:
         return queries.trigger(metadata.text("query"), metadata.number("threshold"))
     except queries.QueryError as error:
