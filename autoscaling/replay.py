@@ -22,6 +22,7 @@ from autoscaling import live, manifests, traces
 from autoscaling.cluster import Cluster, ClusterError
 from autoscaling.fields import ManifestError
 from autoscaling.hpa import Autoscaler, Offered
+from autoscaling.request import EXAMPLE
 
 if TYPE_CHECKING:
     from autoscaling.live import Measured, Plan, Total
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 SERVE = f"{sys.executable} -m bentoml serve benchmarks.paced:ResNet18 --host 127.0.0.1 --port {{port}}"
 RULES = ROOT / "deploy" / "kubernetes" / "overlays" / "cpu"
-EXAMPLE = Path(__file__).with_name("assets") / "example.csv"
+# Of the trace, so that its own noise is small; --peak says how much is sent.
+SCALE = 100.0
 IMAGE = ROOT / "web" / "samples" / "boat.jpg"
 # Of what a pod holds: as in RULES.
 TARGET = 0.87
@@ -45,14 +47,14 @@ NEAR, FACTOR, POINTS = 0.05, 1.5, 0.05
     "--trace",
     type=click.Path(path_type=Path),
     default=EXAMPLE,
-    show_default="the packaged example",
+    show_default="New York's taxis",
     help="Counts a step, or timestamp,count: as plan takes them.",
 )
 @click.option(
     "--step", "step_s", type=click.IntRange(1), help="Seconds of a step of the trace.  [default: its own, or 1]"
 )
 @click.option("--from-hour", type=float, default=0.0, help="The hour of the trace to begin at.")
-@click.option("--compress", type=click.IntRange(1), default=18, help="Seconds of the trace that become one.")
+@click.option("--compress", type=click.IntRange(1), default=72, help="Seconds of the trace that become one.")
 @click.option("--peak", type=float, help="Images a second of its highest minute.  [default: 0.7 of what all pods hold]")
 @click.option("--pods", type=click.IntRange(1, 32), default=8, help="Replicas at most.")
 @click.option("--pod-rate", type=float, default=20.0, help="Images a second that a replica's stand-in engine answers.")
@@ -84,7 +86,7 @@ def replay(
     """
     try:
         _check(minutes, from_hour, pod_rate, start_s, peak)
-        offered = traces.prepare(traces.read(trace, step_s)).load.offered[round(3600 * from_hour) :]
+        offered = traces.prepare(traces.read(trace, step_s), SCALE).load.offered[round(3600 * from_hour) :]
         counts = live.counts(offered, round(60 * minutes), compress, peak or 0.7 * pods * pod_rate, seed)
         rules = manifests.read(RULES).autoscaler
     except (traces.TraceError, ManifestError, ValueError) as error:
@@ -205,7 +207,3 @@ def _report(console: Console, plan: Plan, found: Measured, out: Path) -> None:
     scratch.write_text(json.dumps(body))
     scratch.rename(file)
     console.print(f"Every second: {file}", markup=False, highlight=False, soft_wrap=True)
-
-
-if __name__ == "__main__":
-    replay()

@@ -9,13 +9,11 @@ import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
-import psutil
 import pytest
 from click.testing import CliRunner
 
 from autoscaling import replay
-from autoscaling.cluster import Cluster, ClusterError
-from autoscaling.live import LEAD_S, Total, settled
+from autoscaling.live import LEAD_S, Total
 from tests.conftest import ROOT, debian, environment
 
 if TYPE_CHECKING:
@@ -27,13 +25,13 @@ if TYPE_CHECKING:
 def test_two_minutes_against_real_replicas(store: Path, tmp_path: Path) -> None:
     debian("nginx-light", command="nginx")
     debian("prometheus", command="prometheus")
-    # A rise to thrice the load after half a minute, and a fall back after a minute and a half.
-    rates = np.concatenate((np.full(30, 12), np.full(60, 36), np.full(30, 12)))
+    # Four times the load after half a minute.
+    rates = np.concatenate((np.full(30, 10), np.full(90, 40)))
     (tmp_path / "trace.txt").write_text("\n".join(map(str, rates)))
     options = ["--minutes", "2", "--compress", "1", "--trace", str(tmp_path / "trace.txt"), "--pods", "4"]
     options += ["--pod-rate", "20", "--peak", "52", "--start-s", "10", "--out", str(tmp_path / "out")]
     done = subprocess.run(
-        [sys.executable, "-m", "autoscaling.replay", *options],
+        [sys.executable, "-m", "autoscaling", "replay", *options],
         cwd=ROOT,
         env=environment() | {"BENTOML_HOME": str(store)},
         capture_output=True,
@@ -46,9 +44,9 @@ def test_two_minutes_against_real_replicas(store: Path, tmp_path: Path) -> None:
     seconds = body["seconds"]
     assert len(seconds["offered"]) == LEAD_S + 120
     wanted = seconds["wanted"][LEAD_S:]
-    # It grew with the load and shrank after it, and pods that were asked for came.
-    assert wanted[-1] < max(wanted) > wanted[0]
-    assert max(seconds["ready"]) > seconds["ready"][LEAD_S]
+    # It grew with the load, and the pods that were asked for came.
+    assert wanted[-1] >= 2 * wanted[0]
+    assert seconds["ready"][-1] == wanted[-1]
     assert body["failed_queries"] <= 2
     assert body["unanswered"] <= 0.002 * sum(seconds["offered"])
     # Room for a machine that does other things meanwhile; docs/results.md has the goals' own run.
@@ -71,27 +69,6 @@ def test_how_near_is_near(
     measured: tuple[float, float], predicted: tuple[float, float], expected: tuple[bool, bool]
 ) -> None:
     assert replay.near(Total(*measured, 1), Total(*predicted, 1)) == expected
-
-
-def test_a_replica_that_does_not_start_is_told_with_its_last_words(tmp_path: Path) -> None:
-    debian("nginx-light", command="nginx")
-    debian("prometheus", command="prometheus")
-    command = f"{sys.executable} -c \"print('before'); raise SystemExit('the model is missing')\""
-    before = {child.pid for child in psutil.Process().children(recursive=True)}
-    with (
-        pytest.raises(ClusterError, match="a replica ended with status 1; it last said 'the model is missing'"),
-        Cluster(tmp_path / "a", command, {}, 0.0) as cluster,
-    ):
-        settled(cluster, 1)
-    assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
-
-
-def test_what_is_missing_on_the_machine_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
-    with pytest.raises(ClusterError, match="'nginx' is missing; on Debian: apt-get install"), Cluster(
-        tmp_path, "true", {}, 0.0
-    ):
-        pass
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_answers_are_told_apart(service: Service) -> None:
 
 @pytest.mark.parametrize("service", [([200] * 40, 0.5)], indirect=True)
 def test_a_slow_service_delays_no_request(service: Service) -> None:
-    planned, start = np.arange(40) * 0.02, time.monotonic() + 0.1
+    planned, start = np.linspace(0, 0.78, 40), time.monotonic() + 0.1
     answers = asyncio.run(sender.send(service.server_port, BODY, planned, start))
     assert answers.status.tolist() == [200] * 40
     # All had left before the first could be answered twice.
