@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from autoscaling.cluster import Cluster, Pod
     from autoscaling.sender import Answers
 
-# The load's first seconds, at the rate of its first minute, in which the metric's window fills; they are not judged.
+# The load's first seconds, at the rate that it begins with, in which the metric's window fills; they are not judged.
 LEAD_S = 90
 # What the batcher keeps of the SLO for itself (runners/runner.py, MARGIN).
 KEPT = 0.15
@@ -97,7 +97,7 @@ def counts(offered: NDArray[np.float64], seconds: int, compress: int, peak: floa
     if not highest > 0:
         raise ValueError("no image in this part of the trace")
     rates = rates * (peak / highest)
-    return np.random.default_rng(seed).poisson(np.concatenate((np.full(LEAD_S, rates[:width].mean()), rates)))
+    return np.random.default_rng(seed).poisson(np.concatenate((np.full(LEAD_S, rates[:15].mean()), rates)))
 
 
 def capacity(cluster: Cluster, body: bytes, nominal: float, tick: Callable[[], None]) -> float:

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 def test_two_minutes_against_real_replicas(store: Path, tmp_path: Path) -> None:
     debian("nginx-light", command="nginx")
     debian("prometheus", command="prometheus")
-    # Four times the load after half a minute.
-    rates = np.concatenate((np.full(30, 10), np.full(90, 40)))
+    # A rise to three times the load within a minute.
+    rates = np.concatenate((np.full(20, 10), np.linspace(10, 30, 60), np.full(40, 30))).round().astype(int)
     (tmp_path / "trace.txt").write_text("\n".join(map(str, rates)))
     options = ["--minutes", "2", "--compress", "1", "--trace", str(tmp_path / "trace.txt"), "--pods", "4"]
-    options += ["--pod-rate", "20", "--peak", "52", "--start-s", "10", "--out", str(tmp_path / "out")]
+    options += ["--pod-rate", "20", "--peak", "50", "--start-s", "10", "--out", str(tmp_path / "out")]
     done = subprocess.run(
         [sys.executable, "-m", "autoscaling", "replay", *options],
         cwd=ROOT,
@@ -45,14 +45,15 @@ def test_two_minutes_against_real_replicas(store: Path, tmp_path: Path) -> None:
     assert len(seconds["offered"]) == LEAD_S + 120
     wanted = seconds["wanted"][LEAD_S:]
     # It grew with the load, and the pods that were asked for came.
-    assert wanted[-1] >= 2 * wanted[0]
+    assert wanted[-1] > wanted[0]
     assert seconds["ready"][-1] == wanted[-1]
     assert body["failed_queries"] <= 2
     assert body["unanswered"] <= 0.002 * sum(seconds["offered"])
     # Room for a machine that does other things meanwhile; docs/results.md has the goals' own run.
     predicted = body["predicted"]["8"]
     assert body["measured"]["pod_seconds"] == pytest.approx(predicted["pod_seconds"], rel=0.15)
-    assert body["measured"]["late_share"] == pytest.approx(predicted["late_share"], abs=0.05)
+    low, high = sorted((body["measured"]["late_share"], predicted["late_share"]))
+    assert high <= 2 * low + 0.01
 
 
 @pytest.mark.parametrize(
