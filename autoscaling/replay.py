@@ -53,8 +53,8 @@ NEAR, FACTOR, POINTS = 0.05, 1.5, 0.05
 @click.option(
     "--step", "step_s", type=click.IntRange(1), help="Seconds of a step of the trace.  [default: its own, or 1]"
 )
-@click.option("--from-hour", type=float, default=0.0, help="The hour of the trace to begin at.")
-@click.option("--compress", type=click.IntRange(1), default=72, help="Seconds of the trace that become one.")
+@click.option("--from-hour", type=float, default=5.0, help="The hour of the trace to begin at.")
+@click.option("--compress", type=click.IntRange(1), default=18, help="Seconds of the trace that become one.")
 @click.option("--peak", type=float, help="Images a second of its highest minute.  [default: 0.7 of what all pods hold]")
 @click.option("--pods", type=click.IntRange(1, 32), default=8, help="Replicas at most.")
 @click.option("--pod-rate", type=float, default=20.0, help="Images a second that a replica's stand-in engine answers.")

@@ -28,7 +28,7 @@ def test_two_minutes_against_real_replicas(store: Path, tmp_path: Path) -> None:
     # A rise to three times the load within a minute.
     rates = np.concatenate((np.full(20, 10), np.linspace(10, 30, 60), np.full(40, 30))).round().astype(int)
     (tmp_path / "trace.txt").write_text("\n".join(map(str, rates)))
-    options = ["--minutes", "2", "--compress", "1", "--trace", str(tmp_path / "trace.txt"), "--pods", "4"]
+    options = ["--minutes", "2", "--compress", "1", "--from-hour", "0", "--trace", str(tmp_path / "trace.txt"), "--pods", "4"]
     options += ["--pod-rate", "20", "--peak", "50", "--start-s", "10", "--out", str(tmp_path / "out")]
     done = subprocess.run(
         [sys.executable, "-m", "autoscaling", "replay", *options],
@@ -92,7 +92,7 @@ def test_bad_input_is_a_sentence_and_exit_code_2(tmp_path: Path, arguments: list
     debian("nginx-light", command="nginx")
     debian("prometheus", command="prometheus")
     (tmp_path / "t").write_text("5 " * 40)
-    out = ["--out", str(tmp_path / "out"), "--compress", "1", "--trace", str(tmp_path / "t")]
+    out = ["--out", str(tmp_path / "out"), "--compress", "1", "--from-hour", "0", "--trace", str(tmp_path / "t")]
     done = CliRunner().invoke(replay.replay, [*out, *arguments])
     assert done.exit_code == 2, done.output
     assert told in done.output.replace("\n", " ")
