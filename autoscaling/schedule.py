@@ -25,14 +25,14 @@ DAY = 1440
 # Minutes of the periods that are looked at, shortest first.
 PERIODS = (30, 60, DAY)
 # A phase is found where at most so much of a period holds at least so much of what is late, at so many times at least.
-NARROW, MOST, OFTEN = 0.2, 0.4, 5
+NARROW, MOST, OFTEN = 0.2, 0.5, 5
 
 
 @dataclass(frozen=True)
 class Burst:
     """Minutes ``first`` to ``last`` of each ``period`` minutes, counted from midnight UTC, and the pods they need.
 
-    ``pods``: the median, the 90th percentile and one more, over the times at which a plain autoscaler was late then.
+    ``pods``: the median, the 90th percentile and up to two more, over the times at which a plain autoscaler was late then.
     """
 
     period: int
@@ -61,10 +61,12 @@ def minutes(load: Load, autoscaler: Autoscaler, fleet: Fleet, begin: int, end: i
 
 
 def bursts(run: Minutes) -> list[Burst]:
-    """The phases at which ``run`` is late, of the shortest period that has any."""
+    """The phases at which ``run`` is late, of the shortest period that tells all that a longer one would."""
     total = float(run.late.sum())
     if total <= 0:
         return []
+    found: list[Burst] = []
+    held = narrow = 0.0
     for period in PERIODS:
         phase = (run.offset + np.arange(len(run.late))) % period
         if len(run.late) < 3 * period:
@@ -74,17 +76,20 @@ def bursts(run: Minutes) -> list[Burst]:
         count = int(np.searchsorted(np.cumsum(folded[rising]), 0.8)) + 1
         hot = np.zeros(period, np.bool_)
         hot[rising[: max(1, min(count, int(period * NARROW)))]] = True
-        hot &= (folded > 2 / period) & (np.bincount(phase[run.late > 0], minlength=period) >= OFTEN)
-        if folded[hot].sum() >= MOST:
-            return [_burst(run, phase, period, first, last) for first, last in _runs(hot)]
-    return []
+        hot &= (folded > 3 / period) & (np.bincount(phase[run.late > 0], minlength=period) >= OFTEN)
+        share, width = float(folded[hot].sum()), float(hot.mean())
+        # What comes each hour does so at the period of a half hour too, but in every second one.
+        if share >= MOST and (not found or (width < 0.6 * narrow and share > 0.95 * held)):
+            found = [_burst(run, phase, period, first, last) for first, last in _runs(hot)]
+            held, narrow = share, width
+    return found
 
 
 def _burst(run: Minutes, phase: NDArray[np.int64], period: int, first: int, last: int) -> Burst:
     inside = (phase >= first) & (phase <= last) & (run.late > 0)
     needed = run.needed[inside]
-    levels = [int(np.ceil(np.quantile(needed, share))) for share in (0.5, 0.9)]
-    return Burst(period, first, last, tuple(dict.fromkeys([*levels, levels[-1] + 1])))
+    middle, most = (int(np.ceil(np.quantile(needed, share))) for share in (0.5, 0.9))
+    return Burst(period, first, last, tuple(dict.fromkeys((middle, most, most + 1, most + 2))))
 
 
 def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -87,9 +87,11 @@ class Search:
     def __post_init__(self) -> None:
         self.maximum = self.maximum or 2 + int(1.5 * highest_second(self.load, self.fleet, self.begin, self.end))
 
-    def fit(self, knobs: Knobs, phases: Iterable[int] = (0,)) -> Fit | None:
+    def fit(self, knobs: Knobs) -> Fit | None:
         """``knobs`` with the highest target that keeps the promise, by bisection; None if none does."""
         low, high = LOWEST, 101 if knobs.metric == "cpu" else HIGHEST
+        # A schedule meets a minute of the clock early or late, as the loop's phase is; a rate hardly knows it.
+        phases = (0, 10) if knobs.crons else (0,)
         if self._run(replace(knobs, target=LIKELY), phases):
             low = LIKELY - 1
         else:
@@ -181,7 +183,7 @@ class Search:
                     {},
                     *(
                         schedule.windows(burst, lead, hold, pods)
-                        for lead in (0, 1) for hold in (0, 1, 2) for pods in burst.pods
+                        for lead in (0, 1) for hold in (0, 1) for pods in burst.pods
                     ),
                 ]  # fmt: skip
                 others = [one for number, one in enumerate(chosen) if number != place]
@@ -189,19 +191,26 @@ class Search:
                 found, best = self._best_schedule(found, whole)
                 if best is not None:
                     chosen[place] = burst, options[best]
+        if not found.knobs.crons:
+            return fit
         # Where it pays least, the time of day is left out. The order is learned on two thirds, lest the rest confirm
         # it by heart.
+        found = self.descend(found, rounds=1)
         kept = _merged(chosen)
         order = schedule.by_worth(bare, kept, self.period)
         shares = [share / 20 for share in range(19, 3, -1)]
         fewer = [{start: kept[start] for start in order[: round(len(order) * share)]} for share in shares]
-        return self._best_schedule(found, fewer)[0]
+        wary = replace(self, held=self.begin + (self.end - self.begin) * 2 // 3)
+        again = wary.fit(found.knobs)
+        fewest = wary._best_schedule(again, fewer)[0] if again else found
+        return self.firm(fewest if again and fewest.cost < again.cost and fewest.cost < found.cost else found)
 
     def _lean(self, fit: Fit, wanted: Schedule) -> schedule.Minutes:
-        """Where a fleet with hardly more than it needs is late, on the part of the trace that is learned from."""
+        """Where a fleet with hardly more than it needs is late, on two thirds of what is tuned on."""
         lean = replace(fit.knobs, target=max(85, fit.knobs.target), crons=schedule.triggers(wanted))
         autoscaler = lean.autoscaler(self.fleet.rate, self.maximum)
-        return schedule.minutes(self.load, autoscaler, self.fleet, self.begin, self.held or self.end)
+        known = self.begin + (self.end - self.begin) * 2 // 3
+        return schedule.minutes(self.load, autoscaler, self.fleet, self.begin, known)
 
     def _best_schedule(self, fit: Fit, options: list[Schedule]) -> tuple[Fit, int | None]:
         """The cheapest of ``fit`` with one of ``options``, and which; None where ``fit`` stays as it is."""
@@ -225,15 +234,14 @@ class Search:
 
     def scheduled(self, fit: Fit) -> Fit:
         """``fit`` with cron triggers: for bursts at a phase, else for the time of the day."""
-        wary = replace(self, held=self.begin + (self.end - self.begin) * 2 // 3)
         minimum = 1 + max(self._sizes())
         start = replace(fit, knobs=replace(fit.knobs, window_s=0, minimum=minimum, down_tolerance=0.05))
-        found = wary.with_bursts(start)
-        self.period = wary.period
+        found = self.with_bursts(start)
         if not found.knobs.crons:
             days = [schedule.of_day(self.load, self.fleet, self.begin, self.end, share) for share in (0.1, 0.5, 0.8)]
             found = self.best([replace(fit.knobs, crons=crons) for crons in days if crons], fit) or fit
-        return wary.firm(wary.descend(found, rounds=1)) if found.knobs.crons else fit
+            found = self.firm(self.descend(found, rounds=1)) if found.knobs.crons else fit
+        return found if found.knobs.crons else fit
 
     def before(self, fit: Fit) -> Fit:
         """``fit`` with the rate of the same time of an earlier day, a little ahead."""

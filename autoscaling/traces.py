@@ -203,7 +203,8 @@ def _stamped(path: Path, text: str, step_s: int | None) -> Trace:
 def _spaced(path: Path, times: NDArray[np.float64], counts: NDArray[np.float64], step_s: int | None) -> Trace:
     """Counts at ``times`` as even steps, NaN where one is missing."""
     apart = np.diff(times)
-    step = step_s or round(float(apart.min()))
+    often, times_seen = np.unique(np.round(apart), return_counts=True)
+    step = step_s or int(often[times_seen.argmax()])
     places = (times - times[0]) / max(step, 1)
     wrong = np.flatnonzero(np.abs(places - np.round(places)) > 1e-3) if step >= 1 else np.array([1])
     if len(wrong):

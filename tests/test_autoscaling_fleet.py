@@ -52,7 +52,10 @@ def by_hand(load: Load, autoscaler: Autoscaler, fleet: Fleet, phase: int) -> lis
     size = min(max(int(np.ceil(load.offered[:60].mean() / (0.7 * fleet.rate))), autoscaler.minimum), autoscaler.maximum)
     pods = [-1] * size  # when each is ready
     state = State(size, size)
-    queue, queues, used, able = 0.0, [], [], []
+    queue = 0.0
+    queues: list[float] = []
+    used: list[float] = []
+    able: list[float] = []
     rows = []
 
     def mean(until: int, window: int) -> float:
