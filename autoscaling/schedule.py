@@ -32,7 +32,7 @@ NARROW, MOST, OFTEN = 0.2, 0.5, 5
 class Burst:
     """Minutes ``first`` to ``last`` of each ``period`` minutes, counted from midnight UTC, and the pods they need.
 
-    ``pods``: the median, the 90th percentile and up to two more, over the times at which a plain autoscaler was late then.
+    ``pods``: the median, the 90th percentile and up to two more, of the times at which a plain one was late.
     """
 
     period: int
