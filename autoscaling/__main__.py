@@ -12,6 +12,7 @@ COMMANDS = {
     "plan": ("autoscaling.commands:plan", "Find the autoscaler that keeps a promise on a trace at the least cost."),
     "check": ("autoscaling.commands:check", "Tell what given manifests would have done on a trace."),
     "machines": ("autoscaling.choice:machines", "Tell which machine is cheapest at a rate, and why."),
+    "replay": ("autoscaling.replay:replay", "Hold the prediction against real replicas on this machine."),
     "vectors": ("autoscaling.vectors:command", "Hold the controller's model against a file of decisions."),
 }
 

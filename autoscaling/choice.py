@@ -225,7 +225,3 @@ def _named(found: Fleet) -> str:
 def _used(found: Fleet, slo_ms: float) -> str:
     """The share of what the machines could answer that the rate is."""
     return f"{100 * found.rate / (found.number * found.machine.capacity(slo_ms)):.0f} %"
-
-
-if __name__ == "__main__":
-    machines()
