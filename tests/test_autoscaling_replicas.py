@@ -70,6 +70,16 @@ def test_a_missing_pod_counts_zero_when_growing_and_its_request_when_shrinking()
     assert replicas.by_pods(3, missing, samples(20, 20), 100, TENTH)[0] == 2
 
 
+def test_what_is_filled_in_is_exact() -> None:
+    # One pod at 200 m and one at its whole request are at 60 %; a thousandth less is 59 %.
+    missing = Groups(1, missing=names(1))
+    assert by_utilisation(3, missing, [200], 60, NONE) == 3
+    assert by_utilisation(3, missing, [199], 60, NONE) == 2
+    # 3 m and 0 m are 1 m each, the target.
+    assert replicas.by_pods(2, missing, samples(3), 1, NONE)[0] == 2
+    assert replicas.by_pods(2, missing, samples(4), 1, NONE)[0] == 4
+
+
 def test_a_missing_pod_at_the_target_exactly_changes_nothing() -> None:
     assert by_utilisation(3, Groups(2, missing=names(2)), [500, 500], 50, NONE) == 3
     assert replicas.by_pods(3, Groups(2, missing=names(2)), samples(50, 50), 50, NONE)[0] == 3
@@ -178,6 +188,7 @@ def test_an_average_goes_by_the_sum_alone() -> None:
 def test_sums_end_at_64_bits_and_sizes_at_32() -> None:
     assert replicas.total([2**62, 2**62, 2**62]) == 2**63 - 1
     assert replicas.by_average(1, 2**63 - 1, 1, TENTH) == (2**31 - 1, 2**63 - 1)
+    assert replicas.by_average(2, 2**63 - 1, 1, TENTH) == (2**31 - 1, 2**63 - 1)
     assert replicas.by_value(1, 2**62, 1, 3, TENTH) == 2**31 - 1
 
 
