@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaling import behavior
@@ -164,6 +164,7 @@ RULES = st.builds(
 EVENTS = st.lists(st.tuples(st.integers(1, 50), AGES), max_size=6).map(lambda drawn: events(*drawn))
 
 
+@settings(deadline=None)
 @given(SIZES, SIZES, st.lists(st.tuples(SIZES, AGES), max_size=8), st.integers(0, 600), st.integers(0, 600))
 def test_windows_only_hold_back(current: int, desired: int, seen: list[tuple[int, float]], up: int, down: int) -> None:
     kept, _ = behavior.stabilise(log(*seen), current, desired, up, down, NOW)
@@ -171,6 +172,7 @@ def test_windows_only_hold_back(current: int, desired: int, seen: list[tuple[int
     assert behavior.stabilise(log(*seen), current, desired, 0, 0, NOW)[0] == desired
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), SIZES, RULES, RULES, EVENTS, EVENTS)
 def test_policies_only_hold_back(
     current: int, desired: int, up: Rules, down: Rules, ups: tuple[Change, ...], downs: tuple[Change, ...]

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaling import replicas
@@ -192,6 +192,7 @@ def test_sums_end_at_64_bits_and_sizes_at_32() -> None:
     assert replicas.by_value(1, 2**62, 1, 3, TENTH) == 2**31 - 1
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(1, 10**5))
 def test_more_load_never_asks_for_fewer_pods(current: int, some: int, more: int, target: int) -> None:
     fewer, _ = replicas.by_average(current, some, target, TENTH)
@@ -199,6 +200,7 @@ def test_more_load_never_asks_for_fewer_pods(current: int, some: int, more: int,
     assert fewer <= larger
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(0, 2000), st.integers(1, 200), st.floats(0, 1), st.floats(0, 1))
 def test_pods_that_are_all_alike_need_what_the_ratio_says(
     count: int, amount: int, target: int, up: float, down: float
