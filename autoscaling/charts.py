@@ -95,7 +95,7 @@ def trade(points: Sequence[Point], promise: float, title: str) -> str:
     x = across(promise)
     parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}" stroke="{RED}" stroke-dasharray="5 4"/>')
     parts.append(f'<text {_TEXT} x="{x + 5:.1f}" y="{top - 8}">the promise</text>')
-    taken: list[float] = []
+    taken: list[tuple[float, float]] = []
     for point in sorted(points, key=lambda one: (bool(one.name), one.cost)):
         if point.cost > most:
             continue
@@ -105,9 +105,9 @@ def trade(points: Sequence[Point], promise: float, title: str) -> str:
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{size}" fill="{point.colour}"{faint}/>')
         if point.name:
             at = y + 4
-            while any(abs(at - other) < 13 for other in taken):
+            while any(abs(at - other) < 13 and abs(x - beside) < 220 for beside, other in taken):
                 at -= 1
-            taken.append(at)
+            taken.append((x, at))
             anchor, shift = ("end", -9) if x > WIDTH * 0.72 else ("start", 9)
             name = escape(point.name)
             parts.append(f'<text {_TEXT} x="{x + shift:.1f}" y="{at:.1f}" text-anchor="{anchor}">{name}</text>')

@@ -117,8 +117,7 @@ def firings(expression: str, timezone: str, start: float, stop: float) -> list[f
     A time of day that a clock change leaves out does not fire, and one that it repeats fires twice. Raises CronError.
     """
     schedule, where = parse(expression), zone(timezone)
-    day = datetime.fromtimestamp(start, where).date() - timedelta(days=1)
-    end = datetime.fromtimestamp(stop, where).date() + timedelta(days=1)
+    day, end = (datetime.fromtimestamp(at, where).date() for at in (start, stop))
     found: set[float] = set()
     while day <= end:
         if schedule.on(day):

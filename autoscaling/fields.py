@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from autoscaling.behavior import MAX_INT32
+
 # Suffixes of a quantity in Kubernetes, as powers of ten; those of two are for bytes, of which no metric here is.
 _POWERS = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9}
 _QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:[eE]([+-]?\d{1,2})|([numkMG]?))")
-MAX_INT32 = 2**31 - 1
 
 
 class ManifestError(ValueError):

@@ -162,9 +162,9 @@ def run(
     room = max(longest_up, longest_down) // sync + 4
     grown = (np.zeros(room, np.int64), np.zeros(room, np.int64), np.zeros(room, np.bool_), np.zeros(1, np.int64))
     shrunk = (np.zeros(room, np.int64), np.zeros(room, np.int64), np.zeros(room, np.bool_), np.zeros(1, np.int64))
-    # Recommendations of the last syncs, by number of the sync; the size at the first counts as one.
+    # Recommendations of the last syncs, by number of the sync; the size at the HPA's first one counts too.
     depth = max(up_window, down_window) // sync + 2
-    log, syncs, size_at_first = np.zeros(depth, np.int64), 0, size
+    log, syncs, size_at_first, first_sync = np.zeros(depth, np.int64), 0, size, -1
 
     ready_at = np.full(max(maximum, size) + 1, first - 1, np.int64)
     machines = -(-size // packed)
@@ -188,10 +188,11 @@ def run(
                 active = active or crons[now // 60] > 0
                 if size > 0:
                     proposal = max(proposal, _proposal(max(crons[now // 60], 1) * 1000, 1000, size, tol_down, tol_up))
-            if queue_m > 0 and size > 0:
+            if queue_m > 0:
                 seen = queues[(now - lag - 1) % history] if now - lag - 1 >= first else 0.0
                 active = active or seen > 0
-                proposal = max(proposal, _proposal(int(seen * 1000.0), queue_m, size, tol_down, tol_up))
+                if size > 0:
+                    proposal = max(proposal, _proposal(int(seen * 1000.0), queue_m, size, tol_down, tol_up))
             if cpu > 0 and size > 0:
                 of_cpu = _by_cpu(
                     cpu, cpu_window, lag, now, first, size, ready, ready_at,
@@ -203,9 +204,12 @@ def run(
                 active_at = now
             kept = size
             log[syncs % depth] = FAILED
+            hpa = size > 0 and not (minimum == 0 and not active and now - active_at > cooldown)
+            if hpa and first_sync < 0:
+                size_at_first, first_sync = size, now
             if size == 0:
                 kept = min(1, maximum) if active else 0
-            elif minimum == 0 and not active and now - active_at > cooldown:
+            elif not hpa:
                 kept = 0
             elif proposal != FAILED and not (failed and proposal < size):
                 lowest = highest = proposal
@@ -217,9 +221,9 @@ def run(
                         lowest = min(lowest, seen_then)
                     if back * sync < down_window:
                         highest = max(highest, seen_then)
-                if syncs * sync < up_window:
+                if now - first_sync < up_window:
                     lowest = min(lowest, size_at_first)
-                if syncs * sync < down_window:
+                if now - first_sync < down_window:
                     highest = max(highest, size_at_first)
                 log[syncs % depth] = proposal
                 kept = min(max(size, lowest), highest)

@@ -77,7 +77,7 @@ def _documents(path: Path) -> list[Fields]:
 
 def _patched(listed: list[Fields], patch: Fields, folder: Path) -> list[Fields]:
     """``listed`` with one entry of ``patches`` done to the autoscalers that it is for."""
-    patch.only("path", "patch", "target", "options")
+    patch.only("path", "patch", "target")
     change = _change(patch, folder)
     target = patch.child("target")
     if isinstance(change, dict) and not patch.has("target"):
@@ -111,9 +111,10 @@ def _change(patch: Fields, folder: Path) -> dict[str, Any] | list[Any]:
 
 def _meant(item: Fields, target: Fields) -> bool:
     """Whether ``target``, regular expressions of the whole kind and name, is an autoscaler that is ``item``."""
-    kind, name = item.values.get("kind"), item.child("metadata").values.get("name")
+    kind = item.values.get("kind")
     if kind not in AUTOSCALERS:
         return False
+    name = item.child("metadata").text("name")
     target.only("group", "version", "kind", "name", "namespace")
     given = item.text("apiVersion").split("/")
     group, version = ("", given[0]) if len(given) == 1 else given
@@ -128,7 +129,11 @@ def _done(item: Fields, change: dict[str, Any] | list[Any], patch: Fields) -> Fi
     if isinstance(change, dict):
         if change.get("$patch") == "delete":
             return None
-        return Fields(item.file, item.path, _merged(item.values, change, patch))
+        # A patch for whatever its target names may itself be of any kind and name: they stay.
+        kept = {name: item.values[name] for name in ("apiVersion", "kind") if name in item.values}
+        merged = _merged(item.values, change, patch) | kept
+        merged["metadata"] = merged["metadata"] | {"name": item.child("metadata").text("name")}
+        return Fields(item.file, item.path, merged)
     values = copy.deepcopy(item.values)
     for operation in change:
         _operate(values, operation, patch)

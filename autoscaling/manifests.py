@@ -1,6 +1,8 @@
 """Manifests of an autoscaler, read: an autoscaling/v2 HorizontalPodAutoscaler or a KEDA ScaledObject.
 
-What can't be simulated is refused by its name, so that what is simulated is what is deployed.
+What can't be simulated is refused by its name, so that what is simulated is what is deployed. One thing is not quite
+the same: an HPA's metric of type Pods is read as its sum over the pods, and a real one takes a pod without a sample,
+such as one that starts, for being at the target when it goes down.
 """
 
 from __future__ import annotations

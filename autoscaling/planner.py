@@ -14,14 +14,13 @@ from autoscaling.baselines import five_minute_peak, foresight, highest_second, s
 from autoscaling.fleet import WARM_UP_S, Fleet, FleetError, Load, Outcome, simulate_all
 from autoscaling.hpa import Autoscaler, Cpu, Policy, Queue, Rules
 from autoscaling.schedule import shaken
-from autoscaling.search import Fit, Search
+from autoscaling.search import THRIFT, Fit, Search
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 # The loop's phases that a policy is judged with; the worst lateness and the median cost are told.
 JUDGED_PHASES = (0, 3, 6, 9, 12)
-THRIFT = 2 / 3
 # A schedule or a pre-warm must save so much more than the plain rate, as a share of the fixed fleet, to be chosen.
 WORTH = 0.01
 # So long without an image makes it worth asking whether no pod at all is cheaper.

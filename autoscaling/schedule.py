@@ -25,14 +25,14 @@ DAY = 1440
 # Minutes of the periods that are looked at, shortest first.
 PERIODS = (30, 60, DAY)
 # A phase is found where at most so much of a period holds at least so much of what is late, at so many times at least.
-NARROW, MOST, OFTEN = 0.2, 0.4, 5
+NARROW, MOST, OFTEN = 0.2, 0.5, 5
 
 
 @dataclass(frozen=True)
 class Burst:
     """Minutes ``first`` to ``last`` of each ``period`` minutes, counted from midnight UTC, and the pods they need.
 
-    ``pods``: the median and the 90th percentile, over the times at which a plain autoscaler was late then.
+    ``pods``: the median, the 90th percentile and up to two more, of the times at which a plain one was late.
     """
 
     period: int
@@ -61,30 +61,35 @@ def minutes(load: Load, autoscaler: Autoscaler, fleet: Fleet, begin: int, end: i
 
 
 def bursts(run: Minutes) -> list[Burst]:
-    """The phases at which ``run`` is late, of the shortest period that has any."""
+    """The phases at which ``run`` is late, of the shortest period that tells all that a longer one would."""
     total = float(run.late.sum())
     if total <= 0:
         return []
+    found: list[Burst] = []
+    held = narrow = 0.0
     for period in PERIODS:
         phase = (run.offset + np.arange(len(run.late))) % period
         if len(run.late) < 3 * period:
             break
-        folded = np.bincount(phase, run.late, period) / total
+        folded: NDArray[np.float64] = np.bincount(phase, run.late, period) / total
         rising = np.argsort(-folded, kind="stable")
         count = int(np.searchsorted(np.cumsum(folded[rising]), 0.8)) + 1
         hot = np.zeros(period, np.bool_)
         hot[rising[: max(1, min(count, int(period * NARROW)))]] = True
-        hot &= (folded > 2 / period) & (np.bincount(phase[run.late > 0], minlength=period) >= OFTEN)
-        if folded[hot].sum() >= MOST:
-            return [_burst(run, phase, period, first, last) for first, last in _runs(hot)]
-    return []
+        hot &= (folded > 3 / period) & (np.bincount(phase[run.late > 0], minlength=period) >= OFTEN)
+        share, width = float(folded[hot].sum()), float(hot.mean())
+        # What comes each hour does so at the period of a half hour too, but in every second one.
+        if share >= MOST and (not found or (width < 0.6 * narrow and share > 0.95 * held)):
+            found = [_burst(run, phase, period, first, last) for first, last in _runs(hot)]
+            held, narrow = share, width
+    return found
 
 
 def _burst(run: Minutes, phase: NDArray[np.int64], period: int, first: int, last: int) -> Burst:
     inside = (phase >= first) & (phase <= last) & (run.late > 0)
     needed = run.needed[inside]
-    levels = [int(np.ceil(np.quantile(needed, share))) for share in (0.5, 0.9)]
-    return Burst(period, first, last, tuple(dict.fromkeys(levels)))
+    middle, most = (int(np.ceil(np.quantile(needed, share))) for share in (0.5, 0.9))
+    return Burst(period, first, last, tuple(dict.fromkeys((middle, most, most + 1, most + 2))))
 
 
 def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -103,8 +108,8 @@ def by_worth(run: Minutes, wanted: dict[int, tuple[int, int]], period: int) -> l
 
     A fortnight holds few of each time of the day: a quarter of what the periods beside were late for counts too.
     """
-    folded = np.bincount((run.offset + np.arange(len(run.late))) % DAY, run.late, DAY)
-    folded = folded + (np.roll(folded, period) + np.roll(folded, -period)) / 4
+    once = np.bincount((run.offset + np.arange(len(run.late))) % DAY, run.late, DAY)
+    folded: NDArray[np.float64] = once + (np.roll(once, period) + np.roll(once, -period)) / 4
     worth = {
         start: sum(folded[(start + minute) % DAY] for minute in range(length)) / (length * pods)
         for start, (length, pods) in wanted.items()
@@ -123,10 +128,11 @@ def triggers(wanted: dict[int, tuple[int, int]]) -> tuple[Cron, ...]:
         for minute, hours in starts.items():
             # Only what ends equally many hours later can share a trigger.
             together[(minute + length) // 60, frozenset(hours)].append(minute)
-        for (later, hours), at in together.items():
+        for (later, of_day), at in together.items():
             ends = [(minute + length) % 60 for minute in at]
-            gone = {(hour + later) % 24 for hour in hours}
-            found.append(Cron(f"{_list(at)} {_hours(hours)} * * *", f"{_list(ends)} {_hours(gone)} * * *", pods))
+            gone = {(hour + later) % 24 for hour in of_day}
+            begins = f"{_list(at)} {_hours(of_day)} * * *"
+            found.append(Cron(begins, f"{_list(ends)} {_hours(gone)} * * *", pods))
     return tuple(sorted(found, key=lambda one: (one.start, one.end, one.replicas)))
 
 

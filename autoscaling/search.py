@@ -16,6 +16,10 @@ from autoscaling.hpa import Autoscaler, Before, Cpu, Cron, Offered, Policy, Rule
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+# Start minute of the day: length in minutes, pods.
+Schedule = dict[int, tuple[int, int]]
+# What is tuned may be late for so much of the promise: where it is judged, it is late for more.
+THRIFT = 2 / 3
 # Per cent of a pod's rate that a target may be.
 LOWEST, LIKELY, HIGHEST = 5, 70, 134
 # The loop's phases, in seconds, that the last fit of a policy has to hold for.
@@ -64,7 +68,7 @@ class Search:
     """A search in the seconds from ``begin`` to ``end`` of ``load``, for at most ``late`` of its images late.
 
     ``paid``: what money goes by. ``tried`` gets (late share, cost) of each policy that was run to its end.
-    ``held``: from this second on the promise has to hold by itself too, and no schedule is learned there (0: none).
+    ``held``: from this second on the whole promise has to hold too, and no schedule is learned there (0: none).
     ``period``: that of the schedule that was found, in minutes.
     """
 
@@ -83,9 +87,11 @@ class Search:
     def __post_init__(self) -> None:
         self.maximum = self.maximum or 2 + int(1.5 * highest_second(self.load, self.fleet, self.begin, self.end))
 
-    def fit(self, knobs: Knobs, phases: Iterable[int] = (0,)) -> Fit | None:
+    def fit(self, knobs: Knobs) -> Fit | None:
         """``knobs`` with the highest target that keeps the promise, by bisection; None if none does."""
         low, high = LOWEST, 101 if knobs.metric == "cpu" else HIGHEST
+        # A schedule meets a minute of the clock early or late, as the loop's phase is; a rate hardly knows it.
+        phases = (0, 10) if knobs.crons else (0,)
         if self._run(replace(knobs, target=LIKELY), phases):
             low = LIKELY - 1
         else:
@@ -103,11 +109,11 @@ class Search:
     def _run(self, knobs: Knobs, phases: Iterable[int]) -> Fit | None:
         autoscaler = knobs.autoscaler(self.fleet.rate, self.maximum)
         costs, lates = [], []
-        if (
-            self.held
-            and simulate(self.load, autoscaler, self.fleet, self.held, self.end, 0, self.late).late_share > self.late
-        ):
-            return None
+        if self.held:
+            promise = self.late / THRIFT
+            held = simulate(self.load, autoscaler, self.fleet, self.held, self.end, 0, promise)
+            if held.late_share > promise:
+                return None
         for phase in phases:
             outcome = simulate(self.load, autoscaler, self.fleet, self.begin, self.end, phase, self.late)
             if outcome.late_share > self.late:
@@ -157,40 +163,60 @@ class Search:
 
     def with_bursts(self, fit: Fit) -> Fit:
         """``fit`` with a schedule for the phases at which a leaner one is late; itself where there are none."""
-        kept: dict[int, tuple[int, int]] = {}
-        bare = self._lean(fit, kept)
-        for _ in range(2):
-            found, wanted = fit, kept
-            for burst in schedule.bursts(self._lean(found, kept)):
-                self.told(f"bursts at minute {burst.first} to {burst.last} of each {burst.period}")
-                options = [
-                    kept | schedule.windows(burst, lead, hold, pods)
-                    for lead in (0, 1) for hold in (0, 1, 2) for pods in burst.pods
-                ]  # fmt: skip
-                self.period = min(self.period, burst.period)
-                found, wanted = self._best_schedule(found, wanted, options)
-            if found.cost > fit.cost * 0.997:
+        chosen: list[tuple[schedule.Burst, Schedule]] = []
+        bare = self._lean(fit, {})
+        for _ in range(3):  # those of the first ones hide others
+            run = self._lean(fit, _merged(chosen))
+            known = {(burst.first, burst.last) for burst, _ in chosen}
+            new = [burst for burst in schedule.bursts(run) if (burst.first, burst.last) not in known]
+            if not new:
                 break
-            fit, kept = found, wanted
+            chosen += [(burst, schedule.windows(burst, 1, 0, burst.pods[-1])) for burst in new]
+            self.period = min(self.period, *(burst.period for burst in new))
+        if not chosen:
+            return fit
+        found = fit
+        for _ in range(2):
+            for place, (burst, _) in enumerate(chosen):
+                self.told(f"bursts at minute {burst.first} to {burst.last} of each {burst.period}")
+                options: list[Schedule] = [
+                    {},
+                    *(
+                        schedule.windows(burst, lead, hold, pods)
+                        for lead in (0, 1) for hold in (0, 1) for pods in burst.pods
+                    ),
+                ]  # fmt: skip
+                others = [one for number, one in enumerate(chosen) if number != place]
+                whole = [_merged([*others, (burst, option)]) for option in options]
+                found, best = self._best_schedule(found, whole)
+                if best is not None:
+                    chosen[place] = burst, options[best]
+        if not found.knobs.crons:
+            return fit
         # Where it pays least, the time of day is left out. The order is learned on two thirds, lest the rest confirm
         # it by heart.
+        found = self.descend(found, rounds=1)
+        kept = _merged(chosen)
         order = schedule.by_worth(bare, kept, self.period)
         shares = [share / 20 for share in range(19, 3, -1)]
         fewer = [{start: kept[start] for start in order[: round(len(order) * share)]} for share in shares]
-        return self._best_schedule(fit, kept, fewer)[0]
+        wary = replace(self, held=self.begin + (self.end - self.begin) * 2 // 3)
+        again = wary.fit(found.knobs)
+        fewest = wary._best_schedule(again, fewer)[0] if again else found
+        return self.firm(fewest if again and fewest.cost < again.cost and fewest.cost < found.cost else found)
 
-    def _lean(self, fit: Fit, wanted: dict[int, tuple[int, int]]) -> schedule.Minutes:
-        """Where a fleet with hardly more than it needs is late, on the part of the trace that is learned from."""
+    def _lean(self, fit: Fit, wanted: Schedule) -> schedule.Minutes:
+        """Where a fleet with hardly more than it needs is late, on two thirds of what is tuned on."""
         lean = replace(fit.knobs, target=max(85, fit.knobs.target), crons=schedule.triggers(wanted))
         autoscaler = lean.autoscaler(self.fleet.rate, self.maximum)
-        return schedule.minutes(self.load, autoscaler, self.fleet, self.begin, self.held or self.end)
+        known = self.begin + (self.end - self.begin) * 2 // 3
+        return schedule.minutes(self.load, autoscaler, self.fleet, self.begin, known)
 
-    def _best_schedule(
-        self, fit: Fit, kept: dict[int, tuple[int, int]], options: list[dict[int, tuple[int, int]]]
-    ) -> tuple[Fit, dict[int, tuple[int, int]]]:
-        by_crons = {schedule.triggers(option): option for option in options}
-        best = self.best([replace(fit.knobs, crons=crons) for crons in by_crons], fit) or fit
-        return best, by_crons.get(best.knobs.crons, kept)
+    def _best_schedule(self, fit: Fit, options: list[Schedule]) -> tuple[Fit, int | None]:
+        """The cheapest of ``fit`` with one of ``options``, and which; None where ``fit`` stays as it is."""
+        crons = [schedule.triggers(option) for option in options]
+        best = self.best([replace(fit.knobs, crons=one) for one in dict.fromkeys(crons)], fit) or fit
+        return best, None if best is fit else crons.index(best.knobs.crons)
 
     def offered(self) -> Fit | None:
         """The cheapest on the offered rate alone."""
@@ -208,14 +234,14 @@ class Search:
 
     def scheduled(self, fit: Fit) -> Fit:
         """``fit`` with cron triggers: for bursts at a phase, else for the time of the day."""
-        wary = replace(self, held=self.begin + (self.end - self.begin) * 2 // 3)
-        start = replace(fit, knobs=replace(fit.knobs, window_s=30, minimum=1, down_tolerance=0.1))
-        found = wary.with_bursts(start)
-        self.period = wary.period
+        minimum = 1 + max(self._sizes())
+        start = replace(fit, knobs=replace(fit.knobs, window_s=0, minimum=minimum, down_tolerance=0.05))
+        found = self.with_bursts(start)
         if not found.knobs.crons:
             days = [schedule.of_day(self.load, self.fleet, self.begin, self.end, share) for share in (0.1, 0.5, 0.8)]
             found = self.best([replace(fit.knobs, crons=crons) for crons in days if crons], fit) or fit
-        return wary.firm(wary.descend(found, rounds=1)) if found.knobs.crons else fit
+            found = self.firm(self.descend(found, rounds=1)) if found.knobs.crons else fit
+        return found if found.knobs.crons else fit
 
     def before(self, fit: Fit) -> Fit:
         """``fit`` with the rate of the same time of an earlier day, a little ahead."""
@@ -226,3 +252,12 @@ class Search:
         ]  # fmt: skip
         found = self.best(candidates, fit) or fit
         return self.firm(self.descend(found, rounds=1)) if found.knobs.before else fit
+
+
+def _merged(parts: Iterable[tuple[schedule.Burst, Schedule]]) -> Schedule:
+    """The windows of all ``parts``; where two begin together, the longer."""
+    whole: Schedule = {}
+    for _, windows in parts:
+        for start, one in windows.items():
+            whole[start] = max(whole.get(start, one), one)
+    return whole

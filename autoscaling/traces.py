@@ -124,8 +124,8 @@ def _silences(counts: NDArray[np.float64], missing: NDArray[np.bool_], step_s: i
     for first, end in _runs((counts == 0) & ~missing):
         if (end - first) * step_s <= GAP_S or first == 0 or end == len(counts):
             continue
-        beside = np.concatenate((counts[max(0, first - around) : first], counts[end : end + around]))
-        if beside.mean() * (end - first) >= EXPECTED:
+        quieter = min(counts[max(0, first - around) : first].mean(), counts[end : end + around].mean())
+        if quieter * (end - first) >= EXPECTED:
             found.append((first, end))
     return found
 
@@ -150,7 +150,8 @@ def _moving_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64]
     summed = np.concatenate(([0.0], np.cumsum(values)))
     at = np.arange(len(values))
     low, high = np.maximum(at - width // 2, 0), np.minimum(at - width // 2 + width, len(values))
-    return np.maximum(summed[high] - summed[low], 0.0) / (high - low)
+    means: NDArray[np.float64] = np.maximum(summed[high] - summed[low], 0.0) / (high - low)
+    return means
 
 
 def _plain(path: Path, text: str) -> NDArray[np.float64]:
@@ -202,7 +203,8 @@ def _stamped(path: Path, text: str, step_s: int | None) -> Trace:
 def _spaced(path: Path, times: NDArray[np.float64], counts: NDArray[np.float64], step_s: int | None) -> Trace:
     """Counts at ``times`` as even steps, NaN where one is missing."""
     apart = np.diff(times)
-    step = step_s or round(float(apart.min()))
+    often, times_seen = np.unique(np.round(apart), return_counts=True)
+    step = step_s or int(often[times_seen.argmax()])
     places = (times - times[0]) / max(step, 1)
     wrong = np.flatnonzero(np.abs(places - np.round(places)) > 1e-3) if step >= 1 else np.array([1])
     if len(wrong):
@@ -254,9 +256,9 @@ def _text(path: Path) -> str:
                 stored = archive.extractfile(files[0])
                 data = stored.read() if stored else b""
         else:
-            opener = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix)
-            with opener(path, "rb") if opener else path.open("rb") as file:
-                data = file.read()
+            data = path.read_bytes()
+            unpack = {".gz": gzip.decompress, ".bz2": bz2.decompress}.get(path.suffix)
+            data = unpack(data) if unpack else data
         text = data.decode("utf-8-sig")
     except (OSError, tarfile.TarError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise TraceError(f"{path}: it can't be read as a trace: {error}") from None

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from autoscaling.vectors_metrics import Case
 
-# Kinds of the first form, by what they are asked with and what the answer is compared in: the names of ``expected``.
+# The kinds of either form, and what answers them.
 _VECTORS: dict[str, Callable[[Case], Case]] = {
     "resource-utilisation": vectors_metrics.resource_utilisation,
     "metric-ratio": vectors_metrics.metric_ratio,

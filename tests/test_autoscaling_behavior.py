@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaling import behavior
@@ -70,6 +70,9 @@ def test_a_per_cent_up_is_rounded_up_and_a_per_cent_down_is_cut() -> None:
     tenth = Rules((Policy("Percent", 10, 60),), 0)
     assert [behavior.ceiling(size, tenth, (), (), NOW) for size in (1, 7, 10, 0)] == [2, 8, 11, 0]
     assert [behavior.ground(size, tenth, (), (), NOW) for size in (1, 7, 10, 0)] == [0, 6, 9, 0]
+    half = Rules((Policy("Percent", 50, 60),), 0)
+    assert behavior.ceiling(1000, half, (), (), NOW) == 1500
+    assert behavior.ground(1000, half, (), (), NOW) == 500
     # As floats have it: 1 - 10 / 100 is 0.9, and 9 * 1.1 is over 9.9.
     assert behavior.ceiling(9, tenth, (), (), NOW) == math.ceil(9 * 1.1) == 10
 
@@ -100,6 +103,8 @@ def test_a_disabled_direction_stays() -> None:
         (10, 5, (5, 20), (5, 99), (5, "DesiredWithinRange")),
         (10, 1, (2, 20), (14, 99), (10, "ScaleDownLimit")),
         (10, 10, (1, 20), (0, 99), (10, "DesiredWithinRange")),
+        (10, 10, (1, 5), (0, 99), (10, "DesiredWithinRange")),
+        (10, 10, (12, 20), (0, 99), (10, "DesiredWithinRange")),
     ],
 )
 def test_bounds_and_policies_with_the_controllers_reason(
@@ -159,6 +164,7 @@ RULES = st.builds(
 EVENTS = st.lists(st.tuples(st.integers(1, 50), AGES), max_size=6).map(lambda drawn: events(*drawn))
 
 
+@settings(deadline=None)
 @given(SIZES, SIZES, st.lists(st.tuples(SIZES, AGES), max_size=8), st.integers(0, 600), st.integers(0, 600))
 def test_windows_only_hold_back(current: int, desired: int, seen: list[tuple[int, float]], up: int, down: int) -> None:
     kept, _ = behavior.stabilise(log(*seen), current, desired, up, down, NOW)
@@ -166,6 +172,7 @@ def test_windows_only_hold_back(current: int, desired: int, seen: list[tuple[int
     assert behavior.stabilise(log(*seen), current, desired, 0, 0, NOW)[0] == desired
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), SIZES, RULES, RULES, EVENTS, EVENTS)
 def test_policies_only_hold_back(
     current: int, desired: int, up: Rules, down: Rules, ups: tuple[Change, ...], downs: tuple[Change, ...]
@@ -177,6 +184,7 @@ def test_policies_only_hold_back(
 
 
 def test_the_defaults_are_those_of_autoscaling_v2() -> None:
+    assert Rules((Policy("Pods", 4, 15), Policy("Percent", 100, 15)), 0, "Max", 0.1) == UP_DEFAULT
+    assert Rules((Policy("Percent", 100, 15),), 300, "Max", 0.1) == DOWN_DEFAULT
     assert [behavior.ceiling(size, UP_DEFAULT, (), (), NOW) for size in (1, 4, 5)] == [5, 8, 10]
     assert behavior.ground(9, DOWN_DEFAULT, (), (), NOW) == 0
-    assert (UP_DEFAULT.window_s, DOWN_DEFAULT.window_s) == (0, 300)

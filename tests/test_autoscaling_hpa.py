@@ -25,6 +25,7 @@ from autoscaling.hpa import (
     State,
     Trigger,
     decide,
+    milli,
 )
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def test_values_and_targets_are_cut_to_thousandths() -> None:
     assert one(Offered(100), 400.0009, 4).replicas == 4
     assert one(Offered(100), 400.001, 4).replicas == 5
     assert one(Offered(100.0009), 400.003, 4).replicas == 5
+    assert (milli(1.2345), milli(2)) == (1234, 2000)
 
 
 @pytest.mark.parametrize("trigger", [Offered(50), Queue(50), GpuMemory(50), Before(50, 86400)])
@@ -91,6 +93,11 @@ def test_pods_that_are_not_ready_dampen_cpu_and_nothing_else() -> None:
     assert one(Cpu(50), 90, 4, ready=4).replicas == 8
     assert one(Cpu(50), 90, 4, ready=3).replicas == 6  # 67 % of 50
     assert one(Offered(50), 360, 4, ready=2).replicas == one(Offered(50), 360, 4).replicas == 8
+
+
+def test_cpu_is_cut_to_a_whole_per_cent() -> None:
+    assert one(Cpu(70), 70.99, 4).replicas == 4
+    assert one(Cpu(70), 71, 4).replicas == 5
 
 
 def test_cpu_without_a_ready_pod_cannot_be_told() -> None:
@@ -162,13 +169,24 @@ def test_no_pod_is_stopped_while_a_query_fails_or_a_cron_trigger_is_active() -> 
 
 def test_cpu_never_starts_a_first_pod() -> None:
     autoscaler = Autoscaler(0, 10, (Offered(100), Cpu(50)), QUICK, SLOW)
-    assert decide(autoscaler, State(0, 0), [0.0, 90.0], MONDAY).replicas == 0
+    idle = decide(autoscaler, State(0, 0), [0.0, 90.0], MONDAY)
+    assert (idle.replicas, idle.reason) == (0, "Idle")
+    first = decide(autoscaler, State(0, 0), [0.001, 0.0], MONDAY)
+    assert (first.replicas, first.reason) == (1, "Activated")
 
 
 @pytest.mark.parametrize(("lowest", "highest"), [(3, 2), (-1, 2), (0, 0)])
 def test_bounds_without_a_size_in_them_are_refused(lowest: int, highest: int) -> None:
     with pytest.raises(ValueError, match=f"{lowest} to {highest} pods is no range"):
         Autoscaler(lowest, highest, (Offered(1),))
+
+
+def test_the_narrowest_bounds_and_targets_are_taken() -> None:
+    assert [Autoscaler(*bounds, (Offered(0.001), Cpu(1))).maximum for bounds in ((0, 1), (1, 1), (3, 3))] == [1, 1, 3]
+
+
+def test_the_defaults_are_those_of_the_manifests() -> None:
+    assert (Offered(1).window_s, Before(1, 2).window_s, Autoscaler(0, 1, ()).cooldown_s) == (60, 300, 300)
 
 
 @pytest.mark.parametrize("trigger", [Offered(0), Queue(0.0001), Cpu(0), GpuMemory(-1), Before(0, 1)])
@@ -200,7 +218,7 @@ AUTOSCALERS = st.builds(
 LOADS = st.lists(st.one_of(st.none(), st.floats(0, 5000)), min_size=1, max_size=60)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(AUTOSCALERS, LOADS, st.integers(0, 5))
 def test_decisions_stay_within_the_bounds_and_have_no_memory_but_the_history(
     autoscaler: Autoscaler, loads: list[float | None], late: int
@@ -217,7 +235,7 @@ def test_decisions_stay_within_the_bounds_and_have_no_memory_but_the_history(
         state = State(decision.replicas, max(decision.replicas - late, 0), decision.history)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(AUTOSCALERS, st.floats(0, 5000), st.integers(1, 50))
 def test_a_load_that_stays_ends_in_a_size_that_stays(autoscaler: Autoscaler, rate: float, start: int) -> None:
     triggers = tuple(trigger for trigger in autoscaler.triggers if isinstance(trigger, Offered | Queue))

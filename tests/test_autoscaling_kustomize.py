@@ -56,14 +56,48 @@ def refusal(folder: Path, kustomization: str, **files: str) -> str:
     return str(error.value)
 
 
+def built(kubectl: Path, folder: Path) -> list[Any]:
+    """The autoscalers that kubectl builds of ``folder``."""
+    env = os.environ | {"HOME": str(kubectl.parent)}
+    text = subprocess.run([kubectl, "kustomize", folder], env=env, capture_output=True, text=True, check=True).stdout
+    return [item for item in yaml.safe_load_all(text) if item["kind"] in kustomize.AUTOSCALERS]
+
+
+def ours(folder: Path) -> list[Any]:
+    return [item.values for item in kustomize.objects(folder) if item.values["kind"] in kustomize.AUTOSCALERS]
+
+
 @pytest.mark.parametrize("overlay", ["cpu", "gpu", "edge", "keda"])
 def test_our_overlays_come_out_as_kubectl_builds_them(overlay: str, kubectl: Path) -> None:
     folder = ROOT / "deploy" / "kubernetes" / "overlays" / overlay
-    env = os.environ | {"HOME": str(kubectl.parent)}
-    built = subprocess.run([kubectl, "kustomize", folder], env=env, capture_output=True, text=True, check=True).stdout
-    theirs = [item for item in yaml.safe_load_all(built) if item["kind"] in kustomize.AUTOSCALERS]
-    ours = [item.values for item in kustomize.objects(folder) if item.values["kind"] in kustomize.AUTOSCALERS]
-    assert ours == theirs
+    assert ours(folder) == built(kubectl, folder)
+
+
+SCALED = """\
+apiVersion: keda.sh/v1alpha1
+kind: ScaledObject
+metadata: {name: resnet18}
+spec:
+  advanced: {horizontalPodAutoscalerConfig: {behavior: {scaleUp: {policies: [{type: Pods, value: 1}]}}}}
+  triggers: [{type: cpu, metadata: {value: "70"}}, {type: cron, metadata: {start: a}}]
+"""
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "spec: {metrics: [{type: Pods}], behavior: {scaleUp: {policies: [{type: Pods, value: 9, periodSeconds: 15}]}}}",
+        "spec: {minReplicas: null, maxReplicas: 3}",
+        "spec: {triggers: [{type: cpu, metadata: {value: '90'}}]}",
+        "spec: {advanced: {horizontalPodAutoscalerConfig: {behavior: {scaleUp: {policies: [{type: Percent}]}}}}}",
+    ],
+)
+def test_a_merge_comes_out_as_kubectl_does_it(tmp_path: Path, kubectl: Path, patch: str) -> None:
+    kind = "{kind: HorizontalPodAutoscaler|ScaledObject}"
+    text = f"apiVersion: any\nkind: any\nmetadata: {{name: any}}\n{patch}"
+    kustomization = f"resources: [scaler.yaml, scaled.yaml]\npatches: [{{path: patch.yaml, target: {kind}}}]"
+    build(tmp_path, kustomization, scaled=SCALED, patch=text)
+    assert ours(tmp_path) == built(kubectl, tmp_path)
 
 
 def test_a_merge_changes_mappings_replaces_lists_and_takes_away(tmp_path: Path) -> None:
@@ -164,10 +198,17 @@ def test_a_kustomization_that_cannot_be_followed_is_refused(tmp_path: Path, kust
         ("{target: {kind: .*}, patch: '[{op: remove, path: \"\"}]'}", "does not fit the object"),
         ("{target: {kind: .*}, patch: 'spec: {$patch: replace}'}", "the directive $patch: replace can't be done here"),
         ("{target: {kind: .*}, patches: []}", "patches[0].patches: this field can't be simulated"),
+        ("{target: {kind: .*}, options: {}}", "patches[0].options: this field can't be simulated"),
     ],
 )
 def test_a_patch_that_cannot_be_done_is_refused(tmp_path: Path, patch: str, told: str) -> None:
     assert told in refusal(tmp_path, f"resources: [scaler.yaml]\npatches: [{patch}]")
+
+
+def test_an_object_without_a_name_is_refused_where_a_patch_is_for_it(tmp_path: Path) -> None:
+    nameless = SCALER.replace("{name: resnet18}", "{}")
+    kustomization = "resources: [scaler.yaml]\npatches: [{target: {kind: .*}, patch: '[]'}]"
+    assert "metadata.name: None is no text" in refusal(tmp_path, kustomization, scaler=nameless)
 
 
 def test_a_directory_without_a_kustomization_is_refused(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ TRIGGERS = st.lists(
 ).map(tuple)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 50), st.integers(0, 50), TRIGGERS, RULES_DRAWN, RULES_DRAWN, st.integers(0, 900))
 def test_every_autoscaler_comes_back(
     lowest: int, more: int, triggers: tuple[Any, ...], up: Rules, down: Rules, cooldown: int

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscaling import replicas
@@ -68,6 +68,16 @@ def test_a_missing_pod_counts_zero_when_growing_and_its_request_when_shrinking()
     # 90 % of the request is not 100 % of the target: with a target of 200 % it counts as 200.
     assert by_utilisation(3, missing, [200, 200], 200) == 2
     assert replicas.by_pods(3, missing, samples(20, 20), 100, TENTH)[0] == 2
+
+
+def test_what_is_filled_in_is_exact() -> None:
+    # One pod at 200 m and one at its whole request are at 60 %; a thousandth less is 59 %.
+    missing = Groups(1, missing=names(1))
+    assert by_utilisation(3, missing, [200], 60, NONE) == 3
+    assert by_utilisation(3, missing, [199], 60, NONE) == 2
+    # 3 m and 0 m are 1 m each, the target.
+    assert replicas.by_pods(2, missing, samples(3), 1, NONE)[0] == 2
+    assert replicas.by_pods(2, missing, samples(4), 1, NONE)[0] == 4
 
 
 def test_a_missing_pod_at_the_target_exactly_changes_nothing() -> None:
@@ -178,9 +188,11 @@ def test_an_average_goes_by_the_sum_alone() -> None:
 def test_sums_end_at_64_bits_and_sizes_at_32() -> None:
     assert replicas.total([2**62, 2**62, 2**62]) == 2**63 - 1
     assert replicas.by_average(1, 2**63 - 1, 1, TENTH) == (2**31 - 1, 2**63 - 1)
+    assert replicas.by_average(2, 2**63 - 1, 1, TENTH) == (2**31 - 1, 2**63 - 1)
     assert replicas.by_value(1, 2**62, 1, 3, TENTH) == 2**31 - 1
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(1, 10**5))
 def test_more_load_never_asks_for_fewer_pods(current: int, some: int, more: int, target: int) -> None:
     fewer, _ = replicas.by_average(current, some, target, TENTH)
@@ -188,6 +200,7 @@ def test_more_load_never_asks_for_fewer_pods(current: int, some: int, more: int,
     assert fewer <= larger
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(0, 2000), st.integers(1, 200), st.floats(0, 1), st.floats(0, 1))
 def test_pods_that_are_all_alike_need_what_the_ratio_says(
     count: int, amount: int, target: int, up: float, down: float

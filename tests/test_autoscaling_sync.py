@@ -52,6 +52,11 @@ def test_a_size_outside_the_bounds_is_put_right_whatever_the_metrics_say() -> No
     assert few.history.ups == (Change(1, 1000.0),)
 
 
+def test_a_size_at_a_bound_goes_by_the_metrics() -> None:
+    assert (reconcile(100, 7).replicas, reconcile(100, 107).reason) == (7, "TooManyReplicas")
+    assert (reconcile(1, 7).replicas, reconcile(1, 0).reason) == (7, "TooFewReplicas")
+
+
 def test_the_first_sync_takes_the_size_for_a_recommendation() -> None:
     held = Both(AT_ONCE.up, Rules((Policy("Percent", 100, 15),), 300))
     first = sync.reconcile(BOUNDS, held, 8, [3], History(), 0.0)
