@@ -28,8 +28,8 @@ def test_two_minutes_against_real_replicas(store: Path, tmp_path: Path) -> None:
     # A rise to three times the load within a minute.
     rates = np.concatenate((np.full(20, 10), np.linspace(10, 30, 60), np.full(40, 30))).round().astype(int)
     (tmp_path / "trace.txt").write_text("\n".join(map(str, rates)))
-    options = ["--minutes", "2", "--compress", "1", "--from-hour", "0", "--trace", str(tmp_path / "trace.txt"), "--pods", "4"]
-    options += ["--pod-rate", "20", "--peak", "50", "--start-s", "10", "--out", str(tmp_path / "out")]
+    options = ["--minutes", "2", "--compress", "1", "--from-hour", "0", "--trace", str(tmp_path / "trace.txt")]
+    options += ["--pods", "4", "--pod-rate", "20", "--peak", "50", "--start-s", "10", "--out", str(tmp_path / "out")]
     done = subprocess.run(
         [sys.executable, "-m", "autoscaling", "replay", *options],
         cwd=ROOT,
