@@ -41,7 +41,7 @@ MODEL_THERE = $(if $(filter file,$(origin WEIGHTS)),ls -- "$$BENTOML_HOME"/model
 
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 
-.PHONY: help serve model bento image test test-image lint lock audit load corpus fuzz bench bench-gpu clean
+.PHONY: help serve model bento image test test-image lint lock audit load plan corpus fuzz bench bench-gpu clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -110,6 +110,9 @@ load: $(VENV)/build.done $(VENV)/load.done ## Load it and judge: PROFILE=steady,
 	@$(if $(OWN_SERVER),$(MODEL_THERE) || $(MAKE) --no-print-directory model)
 	@RESNET18_SLO_MS=$(call quoted,SLO_MS) $(BIN)/python -m loadtests run --profile=$(call quoted,PROFILE) \
 		--slo-ms=$(call quoted,SLO_MS) $(LOADED) $(ARGS)
+
+plan: $(VENV)/autoscaling.done ## Plan a fleet: a packaged trace, or ARGS="--trace my.csv --rate 150" (ARGS=--help for all)
+	@$(BIN)/python -m autoscaling plan $(ARGS)
 
 clean: ## Remove what these commands made here: environment, store, caches
 	rm -rf $(VENV) .venv-bench .bentoml .pytest_cache .mypy_cache .ruff_cache .hypothesis build

@@ -332,6 +332,10 @@ class Batcher:
         late = [0.0 if device in self._idle else max(0.0, now - free) for device, free in enumerate(self._free_at)]
         return min(late), max(late)
 
+    def capacity(self) -> float:
+        """Images a second that all devices answer in batches of the usual size, by the cost model."""
+        return len(self._free_at) * self.batch / self.cost.expected(self.batch)
+
     def waiting(self) -> int:
         """Images that wait."""
         return len(self._queue)

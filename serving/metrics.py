@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 PUBLISH_EVERY_S = 0.25
 _RATIOS = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0, 4.0)
+# Outcomes that come with load, not with what a client sends.
+_OF_LOAD = ("overloaded", "timeout", "unavailable", "disconnected")
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # The files in which prometheus_client keeps a process's values, and bytes that are enough for all labels there can be.
 _FILES = dict.fromkeys(("counter", "gauge_all", "gauge_livesum", "gauge_livemax", "gauge_livemostrecent"), 1 << 16)
@@ -112,7 +114,9 @@ class RequestMetrics:
         self._images = Counter("resnet18_images_total", "Images by outcome: ok or an error code", ["outcome"])
         self._refused = Counter("resnet18_refused_total", "Requests answered with 429, by reason", ["reason"])
         self._ok = self._images.labels("ok")
-        self._by_code: dict[str, Counter] = {}
+        # Told as 0 before there are any: Prometheus can't see what a series that appears later began with, and an
+        # autoscaler would miss the first burst of refusals, which is when it has to know of them.
+        self._by_code = {code: self._images.labels(code) for code in _OF_LOAD}
         self._by_reason: dict[str, Counter] = {}
         # Else what is within the SLO could not be told from what is not.
         edges = sorted({*_SECONDS, slo_s})
@@ -177,6 +181,11 @@ class BatchMetrics:
         self._limit = Gauge(
             "resnet18_batch_limit_images", "Images that the SLO lets a batch have", multiprocess_mode="livemostrecent"
         )
+        self._capacity = Gauge(
+            "resnet18_capacity_images_per_second",
+            "Images a second that the devices answer, by the cost model",
+            multiprocess_mode="livesum",
+        )
         slo = Gauge(
             "resnet18_slo_seconds", "Seconds an image may take: RESNET18_SLO_MS", multiprocess_mode="livemostrecent"
         )
@@ -187,6 +196,8 @@ class BatchMetrics:
         )
         self._published = 0.0
         self._counted = {"admitted": 0, "expired": 0, "cancelled": 0}
+        # What the warm-up has told: a replica that was just started has a capacity before its first image.
+        self._publish(0.0)
         pump.observers.append(self.observe)
 
     def observe(self, batch: Batch | None, now: float) -> None:
@@ -212,5 +223,6 @@ class BatchMetrics:
         self._alpha.set(batcher.cost.alpha)
         self._beta.set(batcher.cost.beta)
         self._limit.set(batcher.batch)
+        self._capacity.set(batcher.capacity())
         self._queue.set(batcher.waiting())
         self._age.set(batcher.oldest(now))

@@ -10,8 +10,17 @@ import yaml
 
 from tests.conftest import ROOT
 
-# What others export: Prometheus itself, and DCGM's exporter with its default counters.
-FOREIGN = {"up", "DCGM_FI_DEV_GPU_UTIL", "DCGM_FI_DEV_FB_USED", "DCGM_FI_DEV_FB_FREE"}
+# What others export: Prometheus itself, DCGM's exporter with its default counters, and kube-state-metrics.
+FOREIGN = {
+    "up",
+    "DCGM_FI_DEV_GPU_UTIL",
+    "DCGM_FI_DEV_FB_USED",
+    "DCGM_FI_DEV_FB_FREE",
+    "kube_deployment_spec_replicas",
+    "kube_deployment_status_replicas_ready",
+    "kube_horizontalpodautoscaler_spec_max_replicas",
+    "kube_horizontalpodautoscaler_status_desired_replicas",
+}
 WORDS = {
     "absent",
     "by",
@@ -54,5 +63,5 @@ def autoscaling() -> list[str]:
     folder = ROOT / "deploy" / "kubernetes"
     scaled = yaml.safe_load((folder / "overlays" / "keda" / "scaledobject.yaml").read_text())
     queries = [t["metadata"]["query"] for t in scaled["spec"]["triggers"] if t["type"] == "prometheus"]
-    adapter = yaml.safe_load((folder / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
-    return queries + [rule["seriesQuery"] for rule in adapter]
+    adapter = yaml.safe_load((folder / "prometheus-adapter.yaml").read_text())["rules"]
+    return queries + [rule["seriesQuery"] for kind in ("external", "custom") for rule in adapter[kind]]

@@ -507,6 +507,15 @@ def test_at_capacity_nearly_all_is_served(load: float) -> None:
     assert late <= 0.01 * len(world.finished)
 
 
+@pytest.mark.parametrize("devices", [1, 3])
+def test_the_capacity_is_what_an_overload_gets_answered(devices: int) -> None:
+    alpha, beta, slo = 0.002, 0.002, 0.1
+    batcher = Batcher(exact(alpha, beta), slo=slo, max_batch=128, max_queue=2000, devices=devices)
+    assert batcher.capacity() == pytest.approx(devices * batcher.batch / (alpha * batcher.batch + beta))
+    _, goodput = offered(alpha, beta, slo, 1.2 * batcher.capacity(), devices=devices)
+    assert goodput == pytest.approx(batcher.capacity(), rel=0.05)
+
+
 @pytest.mark.parametrize("devices", [1, 4])
 @pytest.mark.parametrize("load", [0.3, 0.9, 1.5])
 def test_where_batching_does_not_pay_images_run_as_they_come(load: float, devices: int) -> None:

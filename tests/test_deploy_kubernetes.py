@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from classifier.settings import PREFIX, Settings
+from runners import runner
 from serving import supervisor
 from tests import deploy_metrics
 from tests.conftest import ROOT
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tests.conftest import Server
 
 VERSION = "1.37"
-OVERLAYS = ("cpu", "gpu", "edge", "keda")
+OVERLAYS = ("cpu", "gpu", "edge", "keda", "seed")
 # Kinds that operators bring; Kubernetes has no schema of them.
 FOREIGN_KINDS = ("ServiceMonitor", "ScaledObject")
 
@@ -105,6 +106,7 @@ def test_an_overlay_has_the_objects_it_should(rendered: tuple[str, dict[str, dic
         "gpu": cluster | {"HorizontalPodAutoscaler"},
         "edge": always,
         "keda": cluster | {"ScaledObject"},
+        "seed": cluster | {"HorizontalPodAutoscaler"},
     }
     assert set(objects) == expected[overlay]
 
@@ -202,7 +204,7 @@ def test_requests_are_no_more_than_limits(rendered: tuple[str, dict[str, dict[st
 
 def test_no_image_is_a_moving_tag(rendered: tuple[str, dict[str, dict[str, Any]]]) -> None:
     version = (ROOT / "pyproject.toml").read_text().split('version = "')[1].split('"')[0]
-    variant = {"keda": "cpu"}.get(rendered[0], rendered[0])
+    variant = {"keda": "cpu", "seed": "cpu"}.get(rendered[0], rendered[0])
     assert container(rendered[1])["image"].startswith(f"resnet18:{version}-{variant}-")
     for name in ("compose.yaml", "compose.gpu.yaml"):
         compose = yaml.safe_load((ROOT / "deploy" / name).read_text())
@@ -214,46 +216,96 @@ def test_no_image_is_a_moving_tag(rendered: tuple[str, dict[str, dict[str, Any]]
             assert re.fullmatch(r"\S+/\S+:v?\d[\w.-]*|nginx:\d[\w.-]*|resnet18:(cpu|gpu)", plain), image
 
 
-def test_the_autoscaler_has_the_rules_it_was_asked_for(rendered: tuple[str, dict[str, dict[str, Any]]]) -> None:
+def targets(objects: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """What the autoscaler aims at, by metric, the one that leads first."""
+    if "ScaledObject" in objects:
+        triggers = [t for t in objects["ScaledObject"]["spec"]["triggers"] if t["type"] != "cron"]
+        return {
+            t.get("name", t["type"]): float(t["metadata"].get("threshold", t["metadata"].get("value")))
+            for t in triggers
+        }
+    found = {}
+    for metric in objects["HorizontalPodAutoscaler"]["spec"]["metrics"]:
+        source = metric[metric["type"].lower()]
+        name = source["name"] if metric["type"] == "Resource" else source["metric"]["name"]
+        found[name] = float(source["target"].get("averageUtilization") or source["target"]["averageValue"])
+    return found
+
+
+def behavior(objects: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = (
+        objects["ScaledObject"]["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+        if "ScaledObject" in objects
+        else objects["HorizontalPodAutoscaler"]["spec"]["behavior"]
+    )
+    return found
+
+
+def test_the_autoscaler_leads_with_the_offered_rate(rendered: tuple[str, dict[str, dict[str, Any]]]) -> None:
     overlay, objects = rendered
+    if overlay in ("edge", "seed"):
+        return
     if overlay == "keda":
         spec = objects["ScaledObject"]["spec"]
         assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (1, 10)
-        kinds = [trigger["type"] for trigger in spec["triggers"]]
-        assert kinds == ["cpu", "prometheus", "prometheus", "cron", "cron"]
-        thresholds = [t["metadata"]["threshold"] for t in spec["triggers"] if t["type"] == "prometheus"]
-        assert (spec["triggers"][0]["metadata"]["value"], thresholds) == ("70", ["50", "60"])
-        hpa = yaml.safe_load((ROOT / "deploy" / "kubernetes" / "base" / "hpa.yaml").read_text())["spec"]["behavior"]
-        # KEDA's schema of this field need not know the tolerance, and an unknown field is refused.
-        for rules in hpa.values():
-            rules.pop("tolerance")
-        assert spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] == hpa
+        names = ["offered", "queue", "cpu", "gpu-memory"]
+        # What the HPA of the cpu overlay does.
+        hpa = yaml.safe_load((ROOT / "deploy" / "kubernetes" / "base" / "hpa.yaml").read_text())
+        assert behavior(objects) == hpa["spec"]["behavior"]
+        assert list(targets(objects).values())[:3] == list(targets({"HorizontalPodAutoscaler": hpa}).values())
+    else:
+        assert "replicas" not in objects["Deployment"]["spec"]
+        spec = objects["HorizontalPodAutoscaler"]["spec"]
+        assert (spec["minReplicas"], spec["maxReplicas"]) == (1, 10)
+        names = ["resnet18_offered_images_60s", "resnet18_queue_images", "cpu"]
+        names += ["gpu_memory_used_percent"] if overlay == "gpu" else []
+    found = targets(objects)
+    assert list(found) == names
+    # As many as there can be, at once, with nothing to wait for.
+    up, down = behavior(objects)["scaleUp"], behavior(objects)["scaleDown"]
+    assert (up["stabilizationWindowSeconds"], up["tolerance"]) == (0, "0")
+    assert max(policy["value"] for policy in up["policies"] if policy["type"] == "Pods") >= 10
+    assert down["stabilizationWindowSeconds"] < 300
+
+
+def test_a_queue_can_become_as_long_as_the_trigger_for_it(rendered: tuple[str, dict[str, dict[str, Any]]]) -> None:
+    overlay, objects = rendered
+    if overlay in ("edge", "seed"):
         return
-    if overlay == "edge":
-        assert objects["Deployment"]["spec"]["replicas"] == 1
-        return
-    assert "replicas" not in objects["Deployment"]["spec"]
+    offered, queue = list(targets(objects).values())[:2]
+    slo_ms = {item["name"]: item.get("value") for item in container(objects)["env"]}["RESNET18_SLO_MS"]
+    # What a pod of that rate can have waiting is bounded by the SLO, of which the batcher keeps a margin.
+    longest = (1 - runner.MARGIN) * float(slo_ms) / 1e3 * offered
+    assert queue == pytest.approx(longest / 2, rel=0.02)
+
+
+def test_the_seed_s_rules_are_those_that_were_asked_for(kubectl: Path) -> None:
+    objects = render(kubectl, "seed")
     spec = objects["HorizontalPodAutoscaler"]["spec"]
     assert (spec["minReplicas"], spec["maxReplicas"]) == (1, 10)
-    targets = {}
-    for metric in spec["metrics"]:
-        source = metric[metric["type"].lower()]
-        name = source["name"] if metric["type"] == "Resource" else source["metric"]["name"]
-        targets[name] = source["target"].get("averageUtilization") or int(source["target"]["averageValue"])
-    expected = {"cpu": 70, "resnet18_queue_images": 50}
-    assert targets == expected | ({"gpu_memory_used_percent": 60} if overlay == "gpu" else {})
+    assert targets(objects) == {"cpu": 70, "resnet18_queue_images": 50}
     # Scale-down only where CPU is under 30 %: (1 - tolerance) of its target.
     down = spec["behavior"]["scaleDown"]
     assert (1 - float(down["tolerance"])) * 70 == pytest.approx(30, abs=0.2)
     assert down["stabilizationWindowSeconds"] >= 300
-    named = {rule.get("name", {}).get("as", "resnet18_queue_images") for rule in adapter_rules()}
-    assert set(targets) - {"cpu"} <= named
 
 
-def adapter_rules() -> list[dict[str, Any]]:
+def test_the_adapter_makes_every_metric_that_an_hpa_asks_for(kubectl: Path) -> None:
     path = ROOT / "deploy" / "kubernetes" / "prometheus-adapter.yaml"
-    rules: list[dict[str, Any]] = yaml.safe_load(path.read_text())["rules"]["custom"]
-    return rules
+    rules = yaml.safe_load(path.read_text())["rules"]
+    made = {
+        kind: {rule.get("name", {}).get("as") or rule["seriesQuery"].split("{")[0] for rule in rules[kind]}
+        for kind in ("external", "custom")
+    }
+    for overlay in ("cpu", "gpu", "seed"):
+        for metric in render(kubectl, overlay)["HorizontalPodAutoscaler"]["spec"]["metrics"]:
+            if metric["type"] != "Resource":
+                name = metric[metric["type"].lower()]["metric"]["name"]
+                assert name in made[{"External": "external", "Pods": "custom"}[metric["type"]]]
+
+
+def test_the_edge_has_one_pod_and_no_autoscaler(kubectl: Path) -> None:
+    assert render(kubectl, "edge")["Deployment"]["spec"]["replicas"] == 1
 
 
 @pytest.mark.parametrize("kind", ["cpu", "gpu"])

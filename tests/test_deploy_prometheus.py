@@ -45,11 +45,23 @@ DCGM = "".join(
 )
 
 
+# What kube-state-metrics tells of the Deployment and of the HPA that KEDA makes.
+KUBE = "".join(
+    f'{name}{{namespace="default",{kind}="{of}"}} {value}\n'
+    for name, kind, of, value in (
+        ("kube_deployment_spec_replicas", "deployment", "resnet18", 3),
+        ("kube_deployment_status_replicas_ready", "deployment", "resnet18", 2),
+        ("kube_horizontalpodautoscaler_status_desired_replicas", "horizontalpodautoscaler", "keda-hpa-resnet18", 3),
+        ("kube_horizontalpodautoscaler_spec_max_replicas", "horizontalpodautoscaler", "keda-hpa-resnet18", 10),
+    )
+)
+
+
 @pytest.fixture(scope="module")
 def dcgm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a stand-in for DCGM's exporter."""
+    """The address of a stand-in for DCGM's exporter, and for kube-state-metrics."""
     folder = tmp_path_factory.mktemp("dcgm")
-    (folder / "metrics").write_text(DCGM)
+    (folder / "metrics").write_text(DCGM + KUBE)
     handler = partial(_Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))

@@ -21,9 +21,12 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "model_build": ("classifier", "runners.backends", "runners.artifacts", "runners.telemetry", "model_build"),
     # It knows a URL, not what serves it.
     "loadtests": ("loadtests",),
+    # It knows a rate and what a pod holds, not what answers.
+    "autoscaling": ("autoscaling",),
 }
 HEAVY = {"torch", "torchvision", "onnxruntime", "onnx"}
 CORE = {"numpy", "PIL", "pydantic", "pydantic_settings"}
+AUTOSCALING = {"numpy", "numba", "yaml", "click", "rich"}
 
 
 def sources(name: str) -> list[Path]:
@@ -64,7 +67,7 @@ def on_import(path: Path) -> list[str]:
 
 
 def ours(name: str) -> bool:
-    return name.split(".")[0] in (*PACKAGES, "service", "tests", "benchmarks", "loadtests")
+    return name.split(".")[0] in (*PACKAGES, "service", "tests", "benchmarks", "loadtests", "autoscaling")
 
 
 def within(name: str, allowed: tuple[str, ...]) -> bool:
@@ -127,12 +130,13 @@ def test_onnxruntime_is_imported_by_what_silences_it_alone() -> None:
     assert importing == ["runners/telemetry.py"]
 
 
-def test_the_core_needs_little() -> None:
+@pytest.mark.parametrize(("package", "needed"), [("classifier", CORE), ("autoscaling", AUTOSCALING)])
+def test_the_core_and_the_autoscaler_need_little(package: str, needed: set[str]) -> None:
     foreign = [
         f"{path.relative_to(ROOT)} imports {name}"
-        for path in sources("classifier")
+        for path in sources(package)
         for name in everywhere(path)
-        if not ours(name) and name.split(".")[0] not in CORE | set(sys.stdlib_module_names)
+        if not ours(name) and name.split(".")[0] not in needed | set(sys.stdlib_module_names)
     ]
     assert foreign == []
 

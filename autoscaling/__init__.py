@@ -1,0 +1,1 @@
+"""What a fleet costs and how late it is: autoscalers held against traffic. This package knows nothing of serving."""

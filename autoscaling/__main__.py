@@ -1,0 +1,55 @@
+"""``python -m autoscaling``: what a fleet costs on real traffic, and the autoscaler that earns it."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+
+import click
+
+# Of each command: where it is, and its help in a line, so that --help imports nothing.
+COMMANDS = {
+    "plan": ("autoscaling.commands:plan", "Find the autoscaler that keeps a promise on a trace at the least cost."),
+    "check": ("autoscaling.commands:check", "Tell what given manifests would have done on a trace."),
+    "machines": ("autoscaling.choice:machines", "Tell which machine is cheapest at a rate, and why."),
+    "replay": ("autoscaling.replay:replay", "Hold the prediction against real replicas on this machine."),
+    "vectors": ("autoscaling.vectors:command", "Hold the controller's model against a file of decisions."),
+}
+
+
+class _Group(click.Group):
+    """A group whose subcommands are imported when run: numba takes a second that ``--help`` need not wait."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the subcommands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The subcommand called ``cmd_name``."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        found = getattr(importlib.import_module(module), name)
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the subcommands in the words above, without importing them."""
+        shown = {name: click.Command(name, help=text) for name, (_, text) in COMMANDS.items()}
+        click.Group(commands=shown).format_commands(ctx, formatter)
+
+
+@click.group(cls=_Group, context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """What a fleet costs on real traffic, and the autoscaler that earns it.
+
+    \b
+    Examples:
+      python -m autoscaling plan                             a packaged trace: table, charts, manifests
+      python -m autoscaling plan --trace my.csv --rate 150   your own traffic, pods of 150 images a second
+      python -m autoscaling check deploy/kubernetes/overlays/seed --trace my.csv
+    """
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m autoscaling", terminal_width=min(shutil.get_terminal_size().columns, 110))

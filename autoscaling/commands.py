@@ -1,0 +1,114 @@
+"""``plan`` and ``check``: from a trace to a table, charts, plan.json and manifests, and back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from autoscaling import reporting
+from autoscaling.fields import ManifestError
+from autoscaling.fleet import FleetError
+from autoscaling.planner import Judge
+from autoscaling.planner import plan as make
+from autoscaling.prometheus import PrometheusError
+from autoscaling.request import Request, asked, kept, options
+from autoscaling.traces import TraceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+console = Console()
+
+
+@click.command()
+@options
+@click.option("--out", type=click.Path(path_type=Path), default="build/plan", help="Where to write.", show_default=True)
+def plan(out: Path, **given: Any) -> None:
+    """Find the autoscaler that keeps a promise on a trace at the least cost.
+
+    Writes plan.json, charts and manifests to --out. Everything is tuned on the first part of the trace, for two thirds
+    of what may be late, and judged on the rest.
+    """
+    request = asked(given, Request())
+    if out.exists() and not (out / "plan.json").is_file():
+        raise click.UsageError(f"--out {str(out)!r} is there and holds no plan; another folder is needed")
+    try:
+        fleet, prepared = request.fleet(), request.prepared()
+        reporting.gaps(prepared, console)
+        with Progress(
+            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console,
+            transient=True,
+        ) as bar:  # fmt: skip
+            task = bar.add_task("compiling", total=None)
+            load = prepared.load
+            made = make(
+                load, fleet, request.terms(), request.split_s(len(load)), request.seed,
+                lambda text: bar.update(task, description=text),
+            )  # fmt: skip
+        made.body["request"] = asdict(request)
+        _written(out, lambda folder: reporting.write(folder, made, prepared, fleet))
+    except (TraceError, FleetError, ManifestError, PrometheusError) as error:
+        raise click.UsageError(str(error)) from None
+    reporting.table(made.body, console)
+    console.print(f"\n{made.body['believe']}\n\nWritten to {out}: plan.json, two charts, manifests.", highlight=False)
+
+
+@click.command()
+@click.argument("manifests", type=click.Path(path_type=Path))
+@options
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def check(manifests: Path, as_json: bool, **given: Any) -> None:
+    """Tell what the autoscaler in MANIFESTS, a file or an overlay's folder, would have done on a trace.
+
+    What is not given is taken from the plan.json beside the manifests, if one is there.
+    """
+    from autoscaling.manifests import read as read_manifests
+
+    try:
+        folder = manifests if manifests.is_dir() else manifests.parent
+        request = asked(given, kept(folder / "plan.json"))
+        if (folder / "plan.json").is_file() and manifests.is_dir():
+            manifests = manifests / reporting.SCALED_OBJECT
+        manifest = read_manifests(manifests)
+        fleet, prepared = request.fleet(), request.prepared()
+        load = prepared.load
+        judge = Judge(load, fleet, request.terms(), request.split_s(len(load)), len(load))
+        row = judge.row(manifest.file or str(manifests), manifest.autoscaler)
+    except (TraceError, FleetError, ManifestError, PrometheusError) as error:
+        raise click.UsageError(str(error)) from None
+    if as_json:
+        click.echo(json.dumps(row, indent=1))
+        return
+    reporting.gaps(prepared, console)
+    for note in manifest.notes:
+        console.print(f"Note: {note}", highlight=False, markup=False)
+    body = {
+        "policies": [*judge.fixed_rows(), row],
+        "bound": judge.bound,
+        "chosen": row["name"],
+        "terms": asdict(judge.terms),
+    }
+    reporting.table(body, console)
+
+
+def _written(out: Path, write: Callable[[Path], None]) -> None:
+    """Have ``write`` fill a folder, and put it in the place of ``out`` once it is whole."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        fresh.chmod(0o755)
+        write(fresh)
+        if out.exists():
+            shutil.rmtree(out)
+        fresh.rename(out)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise

@@ -1,0 +1,191 @@
+"""The objects of a manifest file or of a kustomize directory, patched as ``kubectl kustomize`` would.
+
+Only what can change an autoscaler is done: ``resources``, and patches whose target is one. Fields that touch images,
+names, labels and the like are passed over; any other field is refused by its name.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from autoscaling.fields import Fields, ManifestError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AUTOSCALERS = ("HorizontalPodAutoscaler", "ScaledObject")
+_NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+# They change no number of an autoscaler.
+_PASSED_OVER = (
+    "apiVersion", "kind", "metadata", "images", "namespace", "namePrefix", "nameSuffix", "labels", "commonLabels",
+    "commonAnnotations", "buildMetadata", "configMapGenerator", "secretGenerator", "generatorOptions", "sortOptions",
+)  # fmt: skip
+
+
+def objects(path: Path, within: tuple[Path, ...] = ()) -> list[Fields]:
+    """Every object of ``path``: of a YAML file, or of a directory with a kustomization. Raises ManifestError.
+
+    ``within`` are the directories that ``path`` is a resource of.
+    """
+    if not path.is_dir():
+        return _documents(path)
+    if path.resolve() in within:
+        raise ManifestError(f"{path}: this directory is among its own resources")
+    found = next((path / name for name in _NAMES if (path / name).is_file()), None)
+    if found is None:
+        raise ManifestError(f"{path}: this directory has no kustomization.yaml; name a file, or a directory with one")
+    if len(documents := _documents(found)) != 1:
+        raise ManifestError(f"{found}: it holds {len(documents)} documents; a kustomization is one")
+    own = documents[0]
+    own.only("resources", "patches", *_PASSED_OVER)
+    listed = [item for name in _texts(own, "resources") for item in _resource(own, name, path, within)]
+    for patch in own.children("patches"):
+        listed = _patched(listed, patch, path)
+    return listed
+
+
+def _resource(own: Fields, name: str, folder: Path, within: tuple[Path, ...]) -> list[Fields]:
+    if not (folder / name).exists():
+        own.refuse("resources", f"{name!r} is no file or directory here; nothing is fetched")
+    return objects(folder / name, (*within, folder.resolve()))
+
+
+def _texts(fields: Fields, name: str) -> list[str]:
+    values = fields.values.get(name) or []
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        fields.refuse(name, f"{values!r} is no list of names")
+    return values
+
+
+def _documents(path: Path) -> list[Fields]:
+    try:
+        loaded = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ManifestError(f"{path}: it can't be read: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        told = " ".join(str(error).split())
+        raise ManifestError(f"{path}: it is no YAML: {told[:200]}") from error
+    for item in loaded:
+        if item is not None and not isinstance(item, dict):
+            raise ManifestError(f"{path}: {str(item)[:60]!r} is no object of Kubernetes")
+    return [Fields(str(path), "", item) for item in loaded if item is not None]
+
+
+def _patched(listed: list[Fields], patch: Fields, folder: Path) -> list[Fields]:
+    """``listed`` with one entry of ``patches`` done to the autoscalers that it is for."""
+    patch.only("path", "patch", "target")
+    change = _change(patch, folder)
+    target = patch.child("target")
+    if isinstance(change, dict) and not patch.has("target"):
+        given = Fields(patch.file, f"{patch.path}.patch", change)
+        named = {"kind": given.text("kind"), "name": given.child("metadata").text("name")}
+        target = Fields(patch.file, patch.path, {field: re.escape(value) for field, value in named.items()})
+    if not target.values:
+        patch.refuse("target", "a patch that is a list of operations needs one")
+    after = [_done(item, change, patch) if _meant(item, target) else item for item in listed]
+    return [item for item in after if item is not None]
+
+
+def _change(patch: Fields, folder: Path) -> dict[str, Any] | list[Any]:
+    """What is to be done: an object to be merged, or a list of operations."""
+    if patch.has("path"):
+        path = folder / patch.text("path")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            patch.refuse("path", f"{path} can't be read: {error}")
+    else:
+        text = patch.text("patch")
+    try:
+        change = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        patch.refuse("patch", f"it is no YAML: {' '.join(str(error).split())[:200]}")
+    if not isinstance(change, dict | list):
+        patch.refuse("patch", f"{change!r} is neither an object nor a list of operations")
+    return change
+
+
+def _meant(item: Fields, target: Fields) -> bool:
+    """Whether ``target``, regular expressions of the whole kind and name, is an autoscaler that is ``item``."""
+    kind = item.values.get("kind")
+    if kind not in AUTOSCALERS:
+        return False
+    name = item.child("metadata").text("name")
+    target.only("group", "version", "kind", "name", "namespace")
+    given = item.text("apiVersion").split("/")
+    group, version = ("", given[0]) if len(given) == 1 else given
+    known = {"kind": kind, "name": name, "group": group, "version": version}
+    return all(
+        re.fullmatch(target.text(field), str(value)) is not None for field, value in known.items() if target.has(field)
+    )
+
+
+def _done(item: Fields, change: dict[str, Any] | list[Any], patch: Fields) -> Fields | None:
+    """``item`` after ``change``; None if it is deleted."""
+    if isinstance(change, dict):
+        if change.get("$patch") == "delete":
+            return None
+        # A patch for whatever its target names may itself be of any kind and name: they stay.
+        kept = {name: item.values[name] for name in ("apiVersion", "kind") if name in item.values}
+        merged = _merged(item.values, change, patch) | kept
+        merged["metadata"] = merged["metadata"] | {"name": item.child("metadata").text("name")}
+        return Fields(item.file, item.path, merged)
+    values = copy.deepcopy(item.values)
+    for operation in change:
+        _operate(values, operation, patch)
+    return Fields(item.file, item.path, values)
+
+
+def _merged(old: dict[str, Any], new: dict[str, Any], patch: Fields) -> dict[str, Any]:
+    """A strategic merge: mappings are merged, null takes away, and lists of an autoscaler are replaced as a whole."""
+    merged = dict(old)
+    for name, value in new.items():
+        if str(name).startswith("$"):
+            patch.refuse("patch", f"the directive {name}: {value} can't be done here; only $patch: delete of an object")
+        if value is None:
+            merged.pop(name, None)
+        elif isinstance(value, dict):
+            under = merged.get(name)
+            merged[name] = _merged(under if isinstance(under, dict) else {}, value, patch)
+        else:
+            merged[name] = value
+    return merged
+
+
+def _operate(values: dict[str, Any], operation: Any, patch: Fields) -> None:
+    """One operation of JSON Patch (RFC 6902) on ``values``, in place: add, replace or remove."""
+    told = f"{str(operation)[:80]!r}"
+    if not isinstance(operation, dict) or operation.get("op") not in ("add", "replace", "remove"):
+        patch.refuse("patch", f"{told} is no add, replace or remove, which are what can be done here")
+    parts = [part.replace("~1", "/").replace("~0", "~") for part in str(operation.get("path", "")).split("/")[1:]]
+    try:
+        parent: Any = values
+        for part in parts[:-1]:
+            parent = parent[_index(part) if isinstance(parent, list) else part]
+        _put(parent, parts[-1], operation)
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise ManifestError(f"{patch.file}: {patch.path}: {told} does not fit the object") from error
+
+
+def _put(parent: Any, last: str, operation: dict[str, Any]) -> None:
+    op = operation["op"]
+    if isinstance(parent, list) and op == "add":
+        parent.insert(len(parent) if last == "-" else _index(last), operation["value"])
+        return
+    key: Any = _index(last) if isinstance(parent, list) else last
+    if op != "add":
+        parent[key]  # what is taken away or replaced must be there
+    if op == "remove":
+        del parent[key]
+    else:
+        parent[key] = operation["value"]
+
+
+def _index(part: str) -> int:
+    if not part.isdecimal():
+        raise ValueError(part)
+    return int(part)

@@ -1,0 +1,267 @@
+"""Traces: images counted in steps of time, as files have them, and the load that a fleet is simulated under.
+
+trace = read(Path("my.csv"))                  # counts a step, one a line; or timestamp,count
+prepared = prepare(trace, scale=10)
+prepared.load.offered                         # images in each second
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import math
+import tarfile
+import zlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from autoscaling.fleet import Load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+# A run of zeros that is longer than this, where at least so many images would have been expected, is a gap.
+GAP_S = 60
+EXPECTED = 20
+# What lies so far around a gap says what was to be expected in it.
+AROUND_S = 600
+DAY_S = 86400
+# A gap is filled with the same time of the first of these days that is known.
+DAYS = (-1, 1, -7, 7, -2, 2)
+# More seconds than these would not fit into the memory of a small machine.
+MAX_SECONDS = 400 * DAY_S
+_MILLISECONDS = 1e11
+_ARCHIVES = (".tar", ".tbz2", ".tgz", ".tar.gz", ".tar.bz2")
+
+
+class TraceError(ValueError):
+    """A trace that can't be used; the message is one sentence that quotes the value."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Images in each of ``counts``' steps of ``step_s`` seconds: float64[n], NaN where a row is missing.
+
+    ``start`` is the first step's Unix time; None where the file does not say.
+    """
+
+    counts: NDArray[np.float64]
+    step_s: int
+    start: float | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The ``load`` of a trace, and its ``gaps``: (first second, seconds, how it was filled)."""
+
+    load: Load
+    gaps: tuple[tuple[int, int, str], ...]
+
+
+def read(path: Path, step_s: int | None = None) -> Trace:
+    """The trace in ``path``, which may be packed (.gz, .bz2, a .tar of one file).
+
+    Text in one of two forms: counts, apart by white space, in steps of ``step_s`` (default 1); or lines of
+    timestamp,count, the timestamp in Unix seconds, milliseconds or ISO 8601 (UTC where it names no zone). A first line
+    of names is skipped. Raises TraceError.
+    """
+    text = _text(path)
+    body = text.lstrip()
+    if "," in body.split("\n", 2)[min(1, body.count("\n"))]:
+        trace = _stamped(path, text, step_s)
+    else:
+        trace = Trace(_plain(path, text), step_s or 1)
+    if len(trace.counts) < 2:
+        raise TraceError(f"{path}: it holds {len(trace.counts)} value; a trace needs 2 or more")
+    if not np.nansum(trace.counts) > 0:
+        raise TraceError(f"{path}: all its {len(trace.counts)} values are 0; there is no traffic to plan for")
+    if len(trace.counts) * trace.step_s > MAX_SECONDS:
+        raise TraceError(
+            f"{path}: {len(trace.counts)} steps of {trace.step_s} s are more than {MAX_SECONDS // DAY_S} days"
+        )
+    return trace
+
+
+def prepare(trace: Trace, scale: float = 1.0, smooth_s: int = 0, seed: int = 0, *, zeros: bool = False) -> Prepared:
+    """The load of ``trace`` times ``scale``, its gaps filled and not counted.
+
+    Steps longer than a second, and steps that were smoothed (a moving mean over ``smooth_s``), are taken for the mean
+    rate of Poisson arrivals, drawn with ``seed``. ``zeros``: runs of zeros are traffic, not gaps.
+    """
+    counts = trace.counts
+    missing = np.isnan(counts)
+    runs = _runs(missing) + ([] if zeros else _silences(np.where(missing, 0.0, counts), missing, trace.step_s))
+    known = ~missing
+    for first, end in runs:
+        known[first:end] = False
+    filled, gaps = counts.copy(), []
+    for first, end in sorted(runs):
+        how = _fill(filled, known, first, end, trace.step_s)
+        gaps.append((first * trace.step_s, (end - first) * trace.step_s, how))
+    if smooth_s > trace.step_s:
+        filled = _moving_mean(filled, max(1, round(smooth_s / trace.step_s)))
+    rates = np.repeat(filled / trace.step_s * scale, trace.step_s)
+    if trace.step_s > 1 or smooth_s > 1:
+        rates = np.random.default_rng(seed).poisson(rates).astype(np.float64)
+    return Prepared(Load(rates, np.repeat(known, trace.step_s), trace.start or 0.0), tuple(gaps))
+
+
+def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Runs of True in ``flags``: (first, end)."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
+    return [(int(first), int(end)) for first, end in edges.reshape(-1, 2)]
+
+
+def _silences(counts: NDArray[np.float64], missing: NDArray[np.bool_], step_s: int) -> list[tuple[int, int]]:
+    """Runs of zeros inside traffic that chance does not explain: (first, end)."""
+    around = max(1, AROUND_S // step_s)
+    found = []
+    for first, end in _runs((counts == 0) & ~missing):
+        if (end - first) * step_s <= GAP_S or first == 0 or end == len(counts):
+            continue
+        quieter = min(counts[max(0, first - around) : first].mean(), counts[end : end + around].mean())
+        if quieter * (end - first) >= EXPECTED:
+            found.append((first, end))
+    return found
+
+
+def _fill(counts: NDArray[np.float64], known: NDArray[np.bool_], first: int, end: int, step_s: int) -> str:
+    """Fill ``counts`` from ``first`` to ``end`` in place; says how."""
+    at = np.arange(first, end)
+    for days in DAYS if DAY_S % step_s == 0 else ():
+        there = at + days * (DAY_S // step_s)
+        if there[0] >= 0 and there[-1] < len(counts) and known[there].all():
+            counts[at] = counts[there]
+            return f"the same time {abs(days)} day{'s' if abs(days) > 1 else ''} {'before' if days < 0 else 'after'}"
+    around = max(1, AROUND_S // step_s)
+    before, after = counts[max(0, first - around) : first], counts[end : end + around][known[end : end + around]]
+    sides = [float(np.nanmean(side)) for side in (before, after) if len(side)]
+    counts[at] = np.linspace(sides[0], sides[-1], len(at))
+    return "a straight line"
+
+
+def _moving_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
+    """The mean of ``width`` values around each, of fewer at the ends."""
+    summed = np.concatenate(([0.0], np.cumsum(values)))
+    at = np.arange(len(values))
+    low, high = np.maximum(at - width // 2, 0), np.minimum(at - width // 2 + width, len(values))
+    means: NDArray[np.float64] = np.maximum(summed[high] - summed[low], 0.0) / (high - low)
+    return means
+
+
+def _plain(path: Path, text: str) -> NDArray[np.float64]:
+    """Counts apart by white space."""
+    lines = text.splitlines()
+    head = next((number for number, line in enumerate(lines) if line.strip()), 0)
+    if lines and not _is_number(lines[head].split()[0]):
+        lines[head] = ""
+    try:
+        counts = np.array("\n".join(lines).split(), np.float64)
+        if np.isfinite(counts).all() and (counts >= 0).all():
+            return counts
+    except ValueError:
+        pass
+    for number, line in enumerate(lines, start=1):
+        for word in line.split():
+            _count(path, number, word)
+    raise AssertionError("one of the counts is wrong")
+
+
+def _stamped(path: Path, text: str, step_s: int | None) -> Trace:
+    """Lines of timestamp,count."""
+    times: list[float] = []
+    counts: list[float] = []
+    begun = False
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        fields = [field.strip().strip('"') for field in line.split(",")]
+        if len(fields) != 2:
+            raise TraceError(f"{path}, line {number}: {line[:60]!r} has {len(fields)} fields; timestamp,count has two")
+        at = _time(fields[0])
+        if at is None and not begun and not _is_number(fields[1]):
+            begun = True
+            continue
+        begun = True
+        if at is None:
+            raise TraceError(f"{path}, line {number}: {fields[0][:40]!r} is no timestamp: Unix seconds or ISO 8601")
+        if times and at <= times[-1]:
+            how = "is there twice" if at == times[-1] else "is before the line above it"
+            raise TraceError(f"{path}, line {number}: the timestamp {fields[0]!r} {how}; they must rise")
+        times.append(at)
+        counts.append(_count(path, number, fields[1]))
+    if len(times) < 2:
+        raise TraceError(f"{path}: it holds {len(times)} value; a trace needs 2 or more")
+    return _spaced(path, np.array(times), np.array(counts), step_s)
+
+
+def _spaced(path: Path, times: NDArray[np.float64], counts: NDArray[np.float64], step_s: int | None) -> Trace:
+    """Counts at ``times`` as even steps, NaN where one is missing."""
+    apart = np.diff(times)
+    often, times_seen = np.unique(np.round(apart), return_counts=True)
+    step = step_s or int(often[times_seen.argmax()])
+    places = (times - times[0]) / max(step, 1)
+    wrong = np.flatnonzero(np.abs(places - np.round(places)) > 1e-3) if step >= 1 else np.array([1])
+    if len(wrong):
+        first, second = times[wrong[0] - 1], times[wrong[0]]
+        raise TraceError(
+            f"{path}: timestamps {first:.10g} and {second:.10g} are {second - first:g} s apart, no multiple of "
+            f"the step of {step} s; whole seconds are needed"
+        )
+    steps = np.round(places).astype(np.int64)
+    if (steps[-1] + 1) * step > MAX_SECONDS:
+        raise TraceError(f"{path}: from {times[0]:.10g} to {times[-1]:.10g} are more than {MAX_SECONDS // DAY_S} days")
+    spaced = np.full(int(steps[-1]) + 1, np.nan)
+    spaced[steps] = counts
+    return Trace(spaced, step, float(times[0]))
+
+
+def _time(text: str) -> float | None:
+    if _is_number(text):
+        value = float(text)
+        return value / 1000 if value >= _MILLISECONDS else value
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _count(path: Path, number: int, word: str) -> float:
+    if not _is_number(word) or float(word) < 0:
+        raise TraceError(f"{path}, line {number}: {word[:40]!r} is no count of images; a number of 0 or more is")
+    return float(word)
+
+
+def _text(path: Path) -> str:
+    """What ``path`` holds, unpacked."""
+    try:
+        if path.name.endswith(_ARCHIVES):
+            with tarfile.open(path) as archive:
+                files = [member for member in archive if member.isfile()]
+                if len(files) != 1:
+                    raise TraceError(f"{path}: it holds {len(files)} files; a trace's archive holds one")
+                stored = archive.extractfile(files[0])
+                data = stored.read() if stored else b""
+        else:
+            data = path.read_bytes()
+            unpack = {".gz": gzip.decompress, ".bz2": bz2.decompress}.get(path.suffix)
+            data = unpack(data) if unpack else data
+        text = data.decode("utf-8-sig")
+    except (OSError, tarfile.TarError, UnicodeDecodeError, EOFError, zlib.error) as error:
+        raise TraceError(f"{path}: it can't be read as a trace: {error}") from None
+    if not text.strip():
+        raise TraceError(f"{path}: it is empty")
+    return text

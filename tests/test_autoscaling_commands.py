@@ -1,0 +1,149 @@
+"""``python -m autoscaling``: plan and check as a user runs them; bad input is a sentence and leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from autoscaling import charts
+from autoscaling.__main__ import COMMANDS, main
+from autoscaling.hpa import Cron
+from autoscaling.manifests import read
+from tests.test_autoscaling_planner import wavy
+from tests.test_autoscaling_schedule import bursty
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(one) for one in arguments])
+
+
+def a_trace(folder: Path, days: int = 2) -> Path:
+    path = folder / "trace.csv"
+    minutes = wavy(days).offered.reshape(-1, 60).sum(1)
+    rows = [f"{1_699_920_000 + 60 * number},{count:g}" for number, count in enumerate(minutes)]
+    path.write_text("\n".join(["timestamp,images", *rows]), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plan")
+    out = folder / "out"
+    result = run("plan", "--trace", a_trace(folder), "--rate", 100, "--out", out, "--seed", 4)
+    assert result.exit_code == 0, result.output
+    assert "offered rate, tuned" in result.output and "It hangs on" in result.output.replace("\n", " ")
+    return out
+
+
+def test_a_plan_writes_its_figures_charts_and_manifests(planned: Path) -> None:
+    assert {path.name for path in planned.iterdir()} == {
+        "plan.json", "course.svg", "trade.svg", "scaledobject.yaml", "hpa.yaml"
+    }  # fmt: skip
+    body = json.loads((planned / "plan.json").read_text())
+    assert {"bound", "policies", "chosen"} <= set(body)
+    keys = {"name", "late_share", "replica_seconds", "usd", "saved", "share_of_foresight", "settings"}
+    for row in body["policies"]:
+        assert keys <= set(row)
+        assert set(row["saved"]) == {"fixed_fleet", "five_minute_peak", "highest_second"}
+    assert body["chosen"] in {row["name"] for row in body["policies"]}
+    assert list(planned.parent.glob(".out-*")) == []
+
+
+@pytest.mark.parametrize("name", ["", "scaledobject.yaml", "hpa.yaml"])
+def test_check_gives_the_digits_of_the_plan(planned: Path, name: str) -> None:
+    body = json.loads((planned / "plan.json").read_text())
+    expected = next(row for row in body["policies"] if row["name"] == body["chosen"])
+    result = run("check", planned / name, "--json")
+    assert result.exit_code == 0, result.output
+    got = json.loads(result.output)
+    for key in ("late_share", "replica_seconds", "usd", "saved", "settings"):
+        assert got[key] == expected[key]
+
+
+def test_a_schedule_is_written_for_keda_and_comes_back(tmp_path: Path) -> None:
+    trace = tmp_path / "bursts.txt"
+    trace.write_text("\n".join(f"{count:g}" for count in bursty(4, 1800, 600).offered), encoding="utf-8")
+    out = tmp_path / "out"
+    result = run("plan", "--trace", trace, "--rate", 100, "--split", 3, "--out", out)
+    assert result.exit_code == 0, result.output
+    body = json.loads((out / "plan.json").read_text())
+    assert body["chosen"] == "offered rate + schedule"
+    assert any(isinstance(one, Cron) for one in read(out / "scaledobject.yaml").autoscaler.triggers)
+    assert not (out / "hpa.yaml").exists()
+    got = json.loads(run("check", out, "--json").output)
+    assert got["late_share"] == next(row for row in body["policies"] if row["name"] == body["chosen"])["late_share"]
+
+
+def test_check_takes_an_overlay_and_shows_the_baselines(tmp_path: Path) -> None:
+    overlay = Path(__file__).resolve().parents[1] / "deploy" / "kubernetes" / "overlays" / "seed"
+    result = run("check", overlay, "--trace", a_trace(tmp_path), "--rate", 100)
+    assert result.exit_code == 0, result.output
+    assert "foresight" in result.output and "fixed" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--rate", "0"], "--rate 0 is not allowed; it is to be more than 0"),
+        (["--rate", "-3"], "--rate -3 is not allowed"),
+        (["--rate", "nan"], "--rate nan is not allowed"),
+        (["--slo-ms", "0"], "--slo-ms 0 is not allowed"),
+        (["--late", "1"], "--late 1 is not allowed; it is a share"),
+        (["--scale", "0"], "--scale 0 is not allowed"),
+        (["--split", "400"], "--split 400 is outside the trace"),
+        (["--from-day", "99"], "--from-day 99"),
+        (["--trace", "a.csv", "--prometheus", "http://x"], "one of them"),
+        (["--trace", "nowhere.csv"], "nowhere.csv: it can't be read as a trace"),
+        (["--prometheus", "http://127.0.0.1:9"], "no Prometheus answers at http://127.0.0.1:9"),
+    ],
+)
+def test_bad_input_is_a_sentence_and_leaves_nothing(tmp_path: Path, arguments: list[str], told: str) -> None:
+    out = tmp_path / "out"
+    result = run("plan", "--out", out, *arguments)
+    assert result.exit_code == 2 and told in " ".join(result.output.split()), result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_no_plan_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    result = run("plan", "--out", tmp_path)
+    assert result.exit_code == 2 and "holds no plan" in result.output
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_what_check_cannot_read_is_told(tmp_path: Path) -> None:
+    result = run("check", tmp_path / "none.yaml")
+    assert result.exit_code == 2 and "none.yaml" in result.output
+    (tmp_path / "plan.json").write_text("{}")
+    result = run("check", tmp_path)
+    assert result.exit_code == 2 and "is no plan of this version" in result.output
+
+
+def test_charts_are_svg_that_hold_their_lines(planned: Path) -> None:
+    for name, shape in (("course.svg", "polyline"), ("trade.svg", "circle")):
+        root = ElementTree.parse(planned / name).getroot()
+        assert root.tag == f"{SVG}svg" and len(root.findall(f"{SVG}{shape}")) >= 5
+    names = [text.text for text in ElementTree.parse(planned / "trade.svg").iter(f"{SVG}text")]
+    assert "the promise" in names and "foresight" in names
+
+
+def test_a_chart_names_what_it_draws_and_escapes_it() -> None:
+    hours = np.arange(60) / 60
+    panel = charts.Panel("a & b", [charts.Line("<wanted>", charts.GREEN, np.arange(60.0), stepped=True)])
+    root = ElementTree.fromstring(charts.over_time([panel], hours, "title"))
+    assert {"a & b", "<wanted>"} <= {text.text for text in root.iter(f"{SVG}text")}
+
+
+def test_every_command_has_its_help() -> None:
+    shown = run("--help").output
+    for name in COMMANDS:
+        assert name in shown
+        result = run(name, "--help")
+        assert result.exit_code == 0 and "Usage:" in result.output, name

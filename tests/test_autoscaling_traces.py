@@ -1,0 +1,151 @@
+"""Traces as files have them: every form that is read, every fault that is told, gaps found and filled."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoscaling import traces
+from autoscaling.traces import Trace, TraceError, prepare, read
+
+SHARED = Path(__file__).resolve().parents[1] / ".." / "shared" / "traces"
+
+
+def write(folder: Path, text: str, name: str = "trace.csv") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "text", ["1\n2\n3\n", "images\n1\n2\n3\n", "1 2 3", "\ufeffimages\r\n1\r\n2\r\n3\r\n", "\n\n1\n2\n\n3\n"]
+)
+def test_counts_are_read_with_a_header_or_none(tmp_path: Path, text: str) -> None:
+    trace = read(write(tmp_path, text), 60)
+    assert trace.counts.tolist() == [1, 2, 3] and trace.step_s == 60 and trace.start is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "timestamp,images\n1700000000,1\n1700000060,2\n1700000180,4\n",
+        "1700000000000,1\n1700000060000,2\n1700000180000,4\n",
+        "2023-11-14T22:13:20,1\n2023-11-14T22:14:20Z,2\n2023-11-14T23:16:20+01:00,4\n",
+    ],
+)
+def test_timestamps_give_the_step_and_what_is_missing(tmp_path: Path, text: str) -> None:
+    trace = read(write(tmp_path, text))
+    assert trace.start == 1_700_000_000 and trace.step_s == 60
+    np.testing.assert_array_equal(trace.counts, [1, 2, np.nan, 4])
+
+
+def test_packed_files_are_read(tmp_path: Path) -> None:
+    plain = write(tmp_path, "5\n6\n")
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    (tmp_path / "a.csv.bz2").write_bytes(bz2.compress(plain.read_bytes()))
+    with tarfile.open(tmp_path / "a.tbz2", "w:bz2") as archive:
+        archive.add(plain)
+    for name in ("a.csv.gz", "a.csv.bz2", "a.tbz2"):
+        assert read(tmp_path / name).counts.tolist() == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "it is empty"),
+        ("images\n", "it holds 0 value"),
+        ("7\n", "it holds 1 value; a trace needs 2 or more"),
+        ("0\n0\n0\n", "all its 3 values are 0"),
+        ("1\ntwo\n3\n", "line 2: 'two' is no count"),
+        ("images\n1\ntwo\n", "line 3: 'two' is no count"),
+        ("1\n-2\n3\n", "line 2: '-2' is no count of images; a number of 0 or more is"),
+        ("1\nnan\n", "line 2: 'nan' is no count"),
+        ("1\ninf\n", "line 2: 'inf' is no count"),
+        ("t,n\n10,1\n", "it holds 1 value"),
+        ("t,n\n10,1\n20,-4\n", "line 3: '-4' is no count"),
+        ("10,1\n20,2\n15,3\n", "line 3: the timestamp '15' is before the line above it; they must rise"),
+        ("10,1\n20,2\n20,3\n", "line 3: the timestamp '20' is there twice"),
+        ("10,1\n20,2\n30,2\n37,3\n", "timestamps 30 and 37 are 7 s apart, no multiple of the step of"),
+        ("10,1\nlater,2\n", "line 2: 'later' is no timestamp"),
+        ("10,1,5\n20,2,6\n", "line 1: '10,1,5' has 3 fields"),
+        ("10,1\n10.5,2\n", "whole seconds are needed"),
+        ("10,1\n20,2\n99999999990,3\n", "are more than 400 days"),
+    ],
+)
+def test_a_fault_is_one_sentence_that_quotes_it(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(TraceError) as error:
+        read(write(tmp_path, text))
+    assert told in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_is_no_text_or_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match="can't be read as a trace"):
+        read(tmp_path / "none.csv")
+    (tmp_path / "a.csv.gz").write_bytes(b"no gzip")
+    (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
+    for name in ("a.csv.gz", "b.csv"):
+        with pytest.raises(TraceError, match="can't be read as a trace"):
+            read(tmp_path / name)
+
+
+def test_a_silence_inside_traffic_is_a_gap_and_is_not_counted() -> None:
+    counts = np.full(4000, 10.0)
+    counts[1000:1061] = 0
+    counts[2000:2060] = 0  # a minute is none
+    prepared = prepare(Trace(counts, 1))
+    assert [gap[:2] for gap in prepared.gaps] == [(1000, 61)]
+    assert not prepared.load.counted[1000:1061].any() and prepared.load.counted.sum() == 4000 - 61
+    assert prepared.load.offered[1000:1061].tolist() == [10.0] * 61
+    assert prepared.load.offered[2000:2060].sum() == 0
+    assert prepare(Trace(counts, 1), zeros=True).gaps == ()
+
+
+def test_few_images_an_hour_make_no_gap() -> None:
+    counts = np.zeros(7200)
+    counts[::100] = 1
+    assert prepare(Trace(counts, 1)).gaps == ()
+
+
+def test_a_gap_is_filled_from_the_day_before_and_missing_rows_are_gaps() -> None:
+    counts = np.tile(np.arange(1.0, 1441), 3)
+    counts[1440 + 600 : 1440 + 700] = np.nan
+    prepared = prepare(Trace(counts, 60), scale=60.0)
+    ((first, length, how),) = prepared.gaps
+    assert (first, length, how) == ((1440 + 600) * 60, 6000, "the same time 1 day before")
+    mean = prepared.load.offered[first : first + length].mean()
+    assert mean == pytest.approx(counts[600:700].mean(), rel=0.02)
+
+
+def test_steps_become_poisson_seconds_of_their_mean_and_the_seed_decides() -> None:
+    trace = Trace(np.array([6000.0, 600.0]), 60)
+    one, same, other = (prepare(trace, 2.0, seed=seed).load.offered for seed in (1, 1, 2))
+    assert len(one) == 120 and (one == same).all() and (one != other).any()
+    assert one[:60].mean() == pytest.approx(200, rel=0.1) and one[:60].var() == pytest.approx(200, rel=0.6)
+    assert prepare(Trace(np.array([3.0, 4.0]), 1), 2.0).load.offered.tolist() == [6.0, 8.0]
+
+
+def test_smoothing_keeps_the_mean_and_loses_the_noise() -> None:
+    random = np.random.default_rng(0)
+    counts = random.poisson(0.5, 20_000).astype(np.float64)
+    rough = prepare(Trace(counts, 1), 100).load.offered
+    smooth = prepare(Trace(counts, 1), 100, smooth_s=300).load.offered
+    assert smooth.mean() == pytest.approx(rough.mean(), rel=0.02)
+    assert smooth.std() < rough.std() / 5
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared traces are not here")
+def test_the_gaps_of_twitter_are_those_that_are_known() -> None:
+    known = [line.split(",") for line in (SHARED / "twitter-gaps.csv").read_text().split()[1:]]
+    trace = read(SHARED / "twitter-per-second.csv.gz")
+    found = prepare(trace).gaps
+    assert [(first, length) for first, length, _ in found] == [(int(first), int(length)) for first, length in known]
+
+
+def test_the_packaged_example_is_half_hours_of_two_weeks() -> None:
+    trace = read(Path(traces.__file__).with_name("assets") / "nyc-taxi.csv")
+    assert (trace.step_s, len(trace.counts)) == (1800, 672)
