@@ -58,7 +58,9 @@ def plan(out: Path, **given: Any) -> None:
     except (TraceError, FleetError, ManifestError, PrometheusError) as error:
         raise click.UsageError(str(error)) from None
     reporting.table(made.body, console)
-    console.print(f"\n{made.body['believe']}\n\nWritten to {out}: plan.json, two charts, manifests.", highlight=False)
+    console.print(
+        f"\n{reporting.believe(made.body)}\n\nWritten to {out}: plan.json, two charts, manifests.", highlight=False
+    )
 
 
 @click.command()

@@ -164,7 +164,6 @@ def plan(
         "fleet": asdict(fleet),
         "terms": asdict(terms),
     }
-    body["believe"] = believe(body)
     return Plan(body, autoscalers, [(late, cost / fixed_cost) for late, cost in search.tried])
 
 
@@ -232,34 +231,3 @@ def _chosen(tuned: dict[str, Fit], fixed_cost: float, control: dict[str, Any] | 
 def _gain(rows: list[dict[str, Any]]) -> float:
     saved = {row["name"]: row["saved"]["fixed_fleet"] for row in rows}
     return float(saved["offered rate + schedule"] - saved["offered rate, tuned"])
-
-
-def believe(body: dict[str, Any]) -> str:
-    """Two sentences: where the gain comes from, and what it hangs on."""
-    rows = {row["name"]: row for row in body["policies"]}
-    row = rows[body["chosen"]]
-    best = row["saved"]["fixed_fleet"]
-    first = rows["HPA's defaults, CPU 70 %"]
-    parts = [f"{first['saved']['fixed_fleet']:.1%} are an HPA's as it comes (late {first['late_share']:.2%})"]
-    plain = rows.get("offered rate, tuned")
-    if plain:
-        down = plain["settings"]["down"]
-        parts.append(
-            f"a target of {plain['settings']['triggers'][0]['per_pod']:g} images/s offered a pod, a window down of "
-            f"{down['window_s']} s and tolerances of {plain['settings']['up']['tolerance']:g} and "
-            f"{down['tolerance']:g} make it {plain['saved']['fixed_fleet']:.1%}"
-        )
-    if plain and row["name"] != plain["name"]:
-        parts.append(f"{row['name'].partition('+ ')[2] or row['name']} makes it {best:.1%}")
-    text = (
-        f"Of the {best:.1%} saved against the smallest fixed fleet that keeps the promise, " + "; ".join(parts) + ". "
-    )
-    if not row["holds"]:
-        return text + (
-            f"It does not hold on the judged part: {row['late_share']:.3%} are late in the worst phase of the loop, "
-            f"{body['terms']['late']:.3%} may be; tune on more history, or to fewer late ones."
-        )
-    return text + (
-        f"It hangs on pods that answer {body['fleet']['rate']:g} images/s from {body['fleet']['start_s']} s after they "
-        "are asked for, and on traffic that goes on as it was where the rules were tuned."
-    )

@@ -68,9 +68,45 @@ def table(body: dict[str, Any], console: Console) -> None:
     console.print(shown)
 
 
+def believe(body: dict[str, Any]) -> str:
+    """Two sentences: where the gain comes from, and what it hangs on."""
+    rows = {row["name"]: row for row in body["policies"]}
+    row = rows[body["chosen"]]
+    best = row["saved"]["fixed_fleet"]
+    first = rows["HPA's defaults, CPU 70 %"]
+    bare, lateness = f"{first['saved']['fixed_fleet']:.1%}", f"{first['late_share']:.2%}"
+    parts = [
+        f"{bare} are an HPA's as it comes"
+        if first["holds"]
+        else f"an HPA as it comes has no part: it breaks the promise ({bare} saved, {lateness} late)"
+    ]
+    plain = rows.get("offered rate, tuned")
+    if plain:
+        down = plain["settings"]["down"]
+        parts.append(
+            f"a target of {plain['settings']['triggers'][0]['per_pod']:g} images/s offered a pod, a window down of "
+            f"{down['window_s']} s and tolerances of {plain['settings']['up']['tolerance']:g} and "
+            f"{down['tolerance']:g} make it {plain['saved']['fixed_fleet']:.1%}"
+        )
+    if plain and row["name"] != plain["name"]:
+        parts.append(f"{row['name'].partition('+ ')[2] or row['name']} makes it {best:.1%}")
+    text = (
+        f"Of the {best:.1%} saved against the smallest fixed fleet that keeps the promise, " + "; ".join(parts) + ". "
+    )
+    if not row["holds"]:
+        return text + (
+            f"It does not hold on the judged part: {row['late_share']:.3%} are late in the worst phase of the loop, "
+            f"{body['terms']['late']:.3%} may be; tune on more history, or to fewer late ones."
+        )
+    return text + (
+        f"It hangs on pods that answer {body['fleet']['rate']:g} images/s from {body['fleet']['start_s']} s after they "
+        "are asked for, and on traffic that goes on as it was where the rules were tuned."
+    )
+
+
 def write(folder: Path, made: Plan, prepared: Prepared, fleet: Fleet) -> None:
     """Fill ``folder``: plan.json, course.svg, trade.svg, scaledobject.yaml and, where one can say it, hpa.yaml."""
-    body = made.body
+    body = made.body | {"believe": believe(made.body)}
     (folder / "plan.json").write_text(json.dumps(body, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     (folder / "course.svg").write_text(_course(made, prepared, fleet), encoding="utf-8")
     (folder / "trade.svg").write_text(_trade(made), encoding="utf-8")

@@ -17,10 +17,11 @@ from autoscaling.manifests import read
 from tests.test_autoscaling_planner import wavy
 from tests.test_autoscaling_schedule import bursty
 
+PLANNED = Path(__file__).resolve().parents[1] / "deploy" / "kubernetes" / "overlays" / "planned"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def run(*arguments: str | Path) -> Result:
+def run(*arguments: str | Path | float) -> Result:
     return CliRunner().invoke(main, [str(one) for one in arguments])
 
 
@@ -109,6 +110,12 @@ def test_bad_input_is_a_sentence_and_leaves_nothing(tmp_path: Path, arguments: l
     result = run("plan", "--out", out, *arguments)
     assert result.exit_code == 2 and told in " ".join(result.output.split()), result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_overlay_planned_is_the_plan_of_the_packaged_trace(tmp_path: Path) -> None:
+    result = run("plan", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "scaledobject.yaml").read_text() == (PLANNED / "scaledobject.yaml").read_text()
 
 
 def test_a_folder_that_is_no_plan_is_left_alone(tmp_path: Path) -> None:

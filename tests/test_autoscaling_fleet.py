@@ -32,7 +32,7 @@ TRIGGERS = st.tuples(
     ),
     st.lists(st.builds(Queue, st.integers(5, 100)), max_size=1),
     st.lists(st.builds(Cpu, st.integers(30, 95)), max_size=1),
-).map(lambda parts: tuple(parts[0] + parts[1] + parts[2])).filter(bool)  # fmt: skip
+).map(lambda parts: (*parts[0], *parts[1], *parts[2])).filter(bool)  # fmt: skip
 AUTOSCALERS = st.builds(
     lambda minimum, more, triggers, up, down: Autoscaler(minimum, max(minimum, 1) + more, triggers, up, down),
     st.integers(0, 3), st.integers(0, 25), TRIGGERS, RULES, RULES,

@@ -13,6 +13,7 @@ from autoscaling import manifests
 from autoscaling.fleet import Fleet, FleetError, Load, fixed, simulate
 from autoscaling.hpa import Cron, GpuMemory
 from autoscaling.planner import JUDGED_PHASES, Judge, Plan, Terms, plan, usual
+from autoscaling.reporting import believe
 from autoscaling.search import Knobs, Search
 from tests.test_autoscaling_schedule import bursty
 
@@ -104,7 +105,7 @@ def test_what_does_not_hold_where_it_is_judged_is_said() -> None:
         offered[first : first + 300] += 3000
     made = plan(Load(offered, load.counted), FLEET, Terms(), 2 * 86400)
     row = next(row for row in made.body["policies"] if row["name"] == made.body["chosen"])
-    assert not row["holds"] and "It does not hold on the judged part" in made.body["believe"]
+    assert not row["holds"] and "It does not hold on the judged part" in believe(made.body)
 
 
 def test_machines_are_what_is_paid_for_where_they_linger() -> None:
