@@ -164,6 +164,8 @@ class Search:
     def with_bursts(self, fit: Fit) -> Fit:
         """``fit`` with a schedule for the phases at which a leaner one is late; itself where there are none."""
         chosen: list[tuple[schedule.Burst, Schedule]] = []
+        # Minutes from a trigger's start to pods that are ready.
+        ahead = -(-(self.fleet.start_s + self.fleet.sync_s) // 60)
         bare = self._lean(fit, {})
         for _ in range(3):  # those of the first ones hide others
             run = self._lean(fit, _merged(chosen))
@@ -171,7 +173,7 @@ class Search:
             new = [burst for burst in schedule.bursts(run) if (burst.first, burst.last) not in known]
             if not new:
                 break
-            chosen += [(burst, schedule.windows(burst, 1, 0, burst.pods[-1])) for burst in new]
+            chosen += [(burst, schedule.windows(burst, ahead, 0, burst.pods[-1])) for burst in new]
             self.period = min(self.period, *(burst.period for burst in new))
         if not chosen:
             return fit
@@ -183,7 +185,7 @@ class Search:
                     {},
                     *(
                         schedule.windows(burst, lead, hold, pods)
-                        for lead in (0, 1) for hold in (0, 1) for pods in burst.pods
+                        for lead in (ahead - 1, ahead) for hold in (0, 1) for pods in burst.pods
                     ),
                 ]  # fmt: skip
                 others = [one for number, one in enumerate(chosen) if number != place]
