@@ -79,7 +79,8 @@ lock: $(VENV)/dev.done ## Lock what images install, with hashes (LOCK_ARGS=... f
 
 test: $(VENV)/dev.done ## Set up and run lint, types and every test
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -m 'not image and not alone' --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest -m alone
 
 lint: $(VENV)/dev.done ## Check style and types
 	@$(BIN)/ruff check .

@@ -19,6 +19,8 @@ from tests.conftest import ROOT, debian, environment
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)

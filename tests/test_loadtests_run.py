@@ -19,6 +19,8 @@ from PIL import Image
 
 from tests.conftest import ROOT, Server, environment, eventually
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture
 def fake() -> Iterator[Callable[..., str]]:

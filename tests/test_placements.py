@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import Server
 
+pytestmark = pytest.mark.alone
+
 COMBINATIONS = [(runtime, placement) for runtime in ("onnx", "torchscript") for placement in ("inline", "dedicated")]
 JPEG = {"content-type": "image/jpeg"}
 
