@@ -197,6 +197,16 @@ def _may_belong(chosen: WeightSet, what: str) -> str:
     )
 
 
+def _bare(data: dict[Any, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Where ``data`` has lists of tensors, as callbacks keep their averages: the names of the dicts on the way."""
+    for name, value in data.items():
+        path = (*above, str(name))
+        if isinstance(value, dict) and len(path) <= DEPTH:
+            yield from _bare(value, path)
+        elif isinstance(value, list | tuple) and any(map(torch.is_tensor, value)):
+            yield path
+
+
 def _tell_rest(
     data: dict[Any, Any],
     tables: list[Table],
@@ -206,11 +216,9 @@ def _tell_rest(
     notice: Callable[[str], None],
 ) -> None:
     """Tell of tensors elsewhere in the file, but not of its training's; FileError if they may be of the network."""
-    for name, value in data.items():
-        inside = value.values() if isinstance(value, dict) else [value]
-        bare = any(isinstance(item, list | tuple) and any(map(torch.is_tensor, item)) for item in inside)
-        if bare and _is_average(str(name)):
-            notice(f"has what looks like an average, {quoted(str(name))}, but as tensors without keys; it is left")
+    for path in _bare(data):
+        if any(map(_is_average, path)):
+            notice(f"has what looks like an average, {quoted('.'.join(path))}, but as tensors without keys; it is left")
     for table in tables:
         what = f"{quoted(table.name)} ({len(table.tensors)} tensors)"
         if table.path in told or any(TRAINING.search(part) for part in table.path):

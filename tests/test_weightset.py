@@ -186,6 +186,12 @@ class TestSeveralSets:
         assert said in notices[-1]
         assert "what looks like an average, 'ema" in notices[-1]
 
+    def test_an_average_that_a_callback_keeps_is_told(self) -> None:
+        data = {"state_dict": RAW, "callbacks": {"EMA": {"decay": 0.99, "ema_weights": [torch.zeros(3)]}}}
+        _, _, notices = chosen(data)
+        told = "has what looks like an average, 'callbacks.EMA.ema_weights', but as tensors without keys; it is left"
+        assert notices == [told]
+
 
 class TestLeftovers:
     """What may belong to the network is refused, unless --key says which part is wanted."""
