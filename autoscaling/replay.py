@@ -92,7 +92,7 @@ def replay(
     except (traces.TraceError, ManifestError, ValueError) as error:
         raise click.UsageError(str(error)) from None
     # Pods are processes of their own session: they must be stopped, however this one ends.
-    signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, _terminate)
     environment = {
         "RESNET18_THREADS": "1",
         "RESNET18_SLO_MS": str(slo_ms),
@@ -123,6 +123,8 @@ def replay(
                 )
     except (ClusterError, TimeoutError) as error:
         raise click.UsageError(str(error)) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
     _report(console, plan, found, out)
 
 
