@@ -183,12 +183,13 @@ def test_a_quantity_may_be_written_in_several_ways(tmp_path: Path, written: obje
 
 
 def test_the_overlays_are_read_as_kubectl_would_build_them() -> None:
-    cpu, gpu, keda = (manifests.read(OVERLAYS / name) for name in ("cpu", "gpu", "keda"))
-    assert cpu.autoscaler.triggers == (Cpu(70), Queue(50))
-    assert gpu.autoscaler.triggers == (Cpu(70), Queue(50), GpuMemory(60))
-    assert keda.autoscaler.triggers[:3] == (Cpu(70), Queue(50), GpuMemory(60))
-    assert {type(trigger) for trigger in keda.autoscaler.triggers[3:]} == {Cron}
-    assert cpu.autoscaler.down.tolerance == 0.57
+    cpu, gpu, keda, seed = (manifests.read(OVERLAYS / name) for name in ("cpu", "gpu", "keda", "seed"))
+    assert cpu.autoscaler.triggers == (Offered(130), Queue(55), Cpu(95))
+    assert gpu.autoscaler.triggers == (Offered(1000), Queue(425), Cpu(95), GpuMemory(60))
+    assert keda.autoscaler.triggers[:4] == (Offered(130), Queue(55), Cpu(95), GpuMemory(60))
+    assert {type(trigger) for trigger in keda.autoscaler.triggers[4:]} == {Cron}
+    assert seed.autoscaler.triggers == (Cpu(70), Queue(50))
+    assert seed.autoscaler.down.tolerance == 0.57
     assert keda.notes == ("fallback is not simulated: it works while Prometheus is away",)
     with pytest.raises(ManifestError, match="edge: it holds none; one HorizontalPodAutoscaler or ScaledObject is nee"):
         manifests.read(OVERLAYS / "edge")

@@ -22,7 +22,7 @@ from classifier import manifest as manifests
 from classifier.preprocessing import Preprocessing
 from classifier.settings import Settings
 from model_build import pipeline, scratch
-from model_build.__main__ import main
+from model_build.__main__ import console, main
 from model_build.network import resnet18
 from model_build.store import register
 from runners import artifacts, backends
@@ -42,7 +42,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:The feature will be removed:Depr
 
 
 def build(*arguments: str) -> Result:
-    return CliRunner(env={"COLUMNS": "160"}).invoke(main, arguments, prog_name="python -m model_build")
+    # It keeps what COLUMNS was when it was first imported, which may have been in another test.
+    console.width = 160
+    return CliRunner().invoke(main, arguments, prog_name="python -m model_build")
 
 
 def words(result: Result) -> str:
