@@ -50,11 +50,18 @@ class Tie:
         with contextlib.suppress(OSError):
             self._tie.recv(1)  # it never sends anything
         logger.error("the supervisor has ended, so this worker ends")
-        with contextlib.suppress(OSError):
-            self._listening.shutdown(socket.SHUT_RDWR)
+        self._free_port()
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
-        time.sleep(END_S)
+        end = time.monotonic() + END_S
+        while time.monotonic() < end:
+            # A worker that was just starting listens on the shared socket again, and may be the first to end.
+            self._free_port()
+            time.sleep(0.1)
         os._exit(1)
+
+    def _free_port(self) -> None:
+        with contextlib.suppress(OSError):  # it does not listen
+            self._listening.shutdown(socket.SHUT_RDWR)
 
 
 def tie() -> Tie | None:

@@ -112,9 +112,10 @@ def test_the_address_that_is_said_can_be_opened(start: Callable[..., Server], tm
 @pytest.mark.parametrize("decoder", ["inline", "contained"])
 @pytest.mark.parametrize("placement", ["inline", "dedicated"])
 def test_nothing_outlives_a_killed_supervisor(
-    start: Callable[..., Server], photos: list[Path], placement: str, decoder: str
+    start: Callable[..., Server], photos: list[Path], tmp_path: Path, placement: str, decoder: str
 ) -> None:
     server = start(settings={"placement": placement, "decoder": decoder, "workers": "2"}).wait()
+    assert eventually(lambda: "ready: " in (tmp_path / "log").read_text(), 40)
     body = photos[0].read_bytes()
     head = f"POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {len(body)}\r\n\r\n"
     assert server.client.post("/classify", content=body, headers=JPEG).status_code == 200
