@@ -108,10 +108,7 @@ class ResNet18:
         """In the supervisor: refuse to start, before any worker does, what no worker could serve."""
         try:
             artifacts.open_artifact(tag)
-            if asked := address.asked():
-                address.check(*asked)
-            if not inline:
-                address.check_folder()
+            address.check_command(dedicated=not inline)
         except (artifacts.ArtifactError, address.AddressError) as error:
             raise SystemExit(f"resnet18: {error}") from None
         supervisor.install()

@@ -6,7 +6,9 @@ import contextlib
 import errno
 import ipaddress
 import socket
+import ssl
 import tempfile
+from pathlib import Path
 
 import click
 import psutil
@@ -17,19 +19,32 @@ CHOOSE = "choose another with make serve PORT=3001, or bentoml serve --port 3001
 
 
 class AddressError(Exception):
-    """The host or the port can't be listened on; the message says why, and what to set."""
+    """What is asked for can't be listened on; the message says why, and what to set."""
 
 
-def asked() -> tuple[str, int] | None:
-    """The host and the port that BentoML's command line was given; None where this is another program."""
+def check_command(dedicated: bool) -> None:
+    """Raise AddressError if BentoML's command line, where this runs in it, asks for what can't be had.
+
+    ``dedicated``: whether a runner is to be started beside the API workers.
+    """
     context = click.get_current_context(silent=True)
-    if context is None or "port" not in context.params:
-        return None
-    host, port = context.params.get("host"), context.params["port"]
-    return (
-        BentoMLContainer.http.host.get() if host is None else host,
-        BentoMLContainer.http.port.get() if port is None else port,
-    )
+    options = {} if context is None else context.params
+    if dedicated:
+        check_folder()
+        if options.get("development"):
+            raise AddressError("--development starts no runner; leave it out, or set RESNET18_PLACEMENT=inline")
+    if "port" in options:
+        host, port = options.get("host"), options["port"]
+        check(
+            BentoMLContainer.http.host.get() if host is None else host,
+            BentoMLContainer.http.port.get() if port is None else port,
+        )
+        certificate = options.get("ssl_certfile") or BentoMLContainer.ssl.certfile.get()
+        key = options.get("ssl_keyfile") or BentoMLContainer.ssl.keyfile.get()
+        if certificate:
+            password = options.get("ssl_keyfile_password") or BentoMLContainer.ssl.keyfile_password.get()
+            folder = Path(options.get("working_dir") or ".")
+            check_certificate(folder / certificate, folder / key if key else None, password or "")
 
 
 def check(host: str, port: int) -> None:
@@ -50,6 +65,20 @@ def check(host: str, port: int) -> None:
             probe.bind((host, port))
     except OSError as error:
         raise AddressError(_why(error, host, port)) from None
+
+
+def check_certificate(certificate: Path, key: Path | None, password: str) -> None:
+    """Raise AddressError if TLS can't be spoken with a PEM file and its key, which is in the same file where None."""
+    try:
+        for path in (certificate, key or certificate):
+            path.open("rb").close()
+        # An empty password, or OpenSSL would ask the terminal for one.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password)
+    except ssl.SSLError as error:
+        pair = f"{str(certificate)!r} (--ssl-certfile) and {str(key or certificate)!r} (--ssl-keyfile)"
+        raise AddressError(f"{pair} are no PEM certificate and its key: {error.reason or error}") from None
+    except OSError as error:
+        raise AddressError(f"the certificate or its key can't be read, {error.filename!s}: {error.strerror}") from None
 
 
 def check_folder() -> None:

@@ -180,10 +180,10 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
 
 
 def refuse(error: Exception) -> NoReturn:
-    """End this worker for ``error``, and its supervisor with it, which would only start it again and again."""
+    """End this worker for ``error``, and its supervisor with it."""
     logger.error("refused to start: %s", error)
-    if server_context.worker_index is not None:
-        os.kill(os.getppid(), signal.SIGTERM)
+    if tie := worker.tie():
+        tie.refuse()
     # No clean exit: the frameworks on the way up would print their tracebacks over the message.
     os._exit(1)
 

@@ -38,6 +38,8 @@ API_STOP_S = worker.END_S
 RUNNER_STOP_S = 2.0
 # What is in flight then is a body that does not come, or an answer that would be far too late.
 API_ANSWER_S = 5
+# So many workers may end before the service has been ready once.
+TRIES = 3
 API = "service"
 API_SOCKET = "_bento_api_server"
 METRICS = "PROMETHEUS_MULTIPROC_DIR"
@@ -66,7 +68,8 @@ class Supervisor(circus.Arbiter):
         self._tie, self._inherited = socket.socketpair()
         self._inherited.set_inheritable(True)
         self._ready: set[int] = set()
-        self._told = False
+        self._started: set[int] = set()
+        self._told = self._served = False
         self.loop.add_handler(self._tie.fileno(), lambda *_: self._hear(), self.loop.READ)
         if reloaded:
             folder = reloaded[0]["working_dir"]
@@ -86,15 +89,26 @@ class Supervisor(circus.Arbiter):
         super().start()
 
     def _hear(self) -> None:
-        """Take down which worker says that it is ready, and say where the service is once all API workers have."""
-        (pid,) = worker.READY.unpack(self._tie.recv(worker.READY.size))
-        self._ready.add(pid)
+        """Take down which worker says that it is ready, and say where the service is once all API workers have.
+
+        End if one says that none can serve.
+        """
+        (message,) = worker.MESSAGE.unpack(self._tie.recv(worker.MESSAGE.size))
+        if message == worker.REFUSED:
+            self._end(SystemExit(1))
+            return
+        self._ready.add(message)
         (api,) = (watcher for watcher in self.watchers if watcher.name == API)
         if not self._told and len(api.processes) == api.numprocesses and set(api.processes) <= self._ready:
-            self._told = True
+            self._told = self._served = True
             here = self.sockets[API_SOCKET]
             scheme = "https" if "--ssl-certfile" in api.args else "http"
             click.echo(f"ready: {address.url(here.host, here.port, scheme)}")
+
+    def _end(self, how: SystemExit) -> None:
+        """Stop the workers, then raise ``how``."""
+        self._exception = how
+        self.stop()
 
     def _watch(self, folder: str) -> None:
         """Start all workers anew when a file in ``folder`` changes that a bento of it would have."""
@@ -116,6 +130,13 @@ class Supervisor(circus.Arbiter):
     def _check(self) -> None:
         """Start dead workers anew, now and again: circus's own timer sleeps for as long as the clock is set back."""
         if self._stopping:
+            return
+        self._started.update(pid for watcher in self.watchers for pid in watcher.processes)
+        ended = len(self._started) - sum(watcher.numprocesses for watcher in self.watchers)
+        if ended >= TRIES and not self._served:
+            self._end(
+                SystemExit(f"resnet18: {ended} processes have ended before all were ready; above is what they said")
+            )
             return
         if self._exclusive_running_command is None:
             self.loop.add_future(self.manage_watchers(), lambda future: future.result())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 
 # Where the supervisor says which of the inherited sockets are the tie, and the one that listens.
 VARIABLE = "BENTO_SUPERVISOR_SOCKETS"
-# What a worker sends along the tie once it is ready: its process id.
-READY = struct.Struct("!I")
+# What a worker sends along the tie: its process id once it is ready, or that none can serve.
+MESSAGE = struct.Struct("!I")
+REFUSED = 0
 # From the supervisor's end to the worker's, at most: as long as the supervisor itself would have given it.
 END_S = 7.0
 
@@ -42,8 +44,15 @@ class Tie:
         """Tell the supervisor that this process is ready, as soon as it is."""
         while not await is_ready():  # noqa: ASYNC110 - it may ask another process, which tells nobody
             await asyncio.sleep(0.1)
-        with contextlib.suppress(OSError):
-            self._tie.sendall(READY.pack(os.getpid()))
+        self._send(os.getpid())
+
+    def refuse(self) -> None:
+        """Tell the supervisor to end, which would else start this process again and again."""
+        self._send(REFUSED)
+
+    def _send(self, message: int) -> None:
+        with contextlib.suppress(OSError):  # the supervisor has ended
+            self._tie.sendall(MESSAGE.pack(message))
 
     def _follow(self) -> None:
         """Wait for the supervisor's end. Then free the port, answer what is in flight, and end."""
@@ -64,6 +73,7 @@ class Tie:
             self._listening.shutdown(socket.SHUT_RDWR)
 
 
+@functools.cache
 def tie() -> Tie | None:
     """The tie of this process, which follows its supervisor from here on; None where there is no supervisor of ours."""
     told = os.environ.pop(VARIABLE, None)

@@ -89,6 +89,26 @@ def test_bentoml_s_own_settings_are_checked_too(store: Path, taken: int, tmp_pat
     assert (done.returncode, f"port {taken} of " in done.stderr) == (1, True), done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--ssl-certfile", "missing.pem"), "the certificate or its key can't be read, missing.pem: No such file"),
+        (("--ssl-certfile", "README.md"), "'README.md' (--ssl-certfile) and 'README.md' (--ssl-keyfile) are no PEM"),
+        (("--ssl-certfile", "README.md", "--ssl-keyfile", "none.pem"), "can't be read, none.pem: No such file"),
+    ],
+)
+def test_what_is_no_certificate(store: Path, arguments: tuple[str, ...], told: str) -> None:
+    status, lines = refusal(store, *arguments)
+    assert (status, len(lines)) == (1, 1), lines
+    assert told in lines[0]
+
+
+def test_development_mode_has_no_runner(store: Path) -> None:
+    status, lines = refusal(store, "--development", RESNET18_PLACEMENT="dedicated")
+    assert (status, len(lines)) == (1, 1), lines
+    assert "--development starts no runner; leave it out, or set RESNET18_PLACEMENT=inline" in lines[0]
+
+
 def test_a_folder_too_deep_for_the_runner_s_socket(store: Path, tmp_path: Path) -> None:
     deep = tmp_path / ("x" * 100)
     deep.mkdir()

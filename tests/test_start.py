@@ -50,7 +50,8 @@ def test_a_setting_that_cannot_be_honoured(store: Path, settings: dict[str, str]
 
 @pytest.mark.parametrize("placement", ["inline", "dedicated"])
 def test_an_slo_shorter_than_one_image(store: Path, placement: str) -> None:
-    _, output = refusal(store, slo_ms="1", runtime="torchscript", precision="fp32", placement=placement)
+    status, output = refusal(store, slo_ms="1", runtime="torchscript", precision="fp32", placement=placement)
+    assert status == 1
     assert "refused to start: RESNET18_SLO_MS=1 can't be honoured: one image takes" in output
 
 

@@ -106,6 +106,19 @@ def test_the_address_that_is_said_can_be_opened(start: Callable[..., Server], tm
     assert httpx.get(f"{url}/readyz").status_code == 200
 
 
+def test_workers_that_end_again_and_again_are_given_up(start: Callable[..., Server], tmp_path: Path) -> None:
+    fails = (
+        'import os\nif "--worker-id" in open("/proc/self/cmdline").read().split(chr(0)):\n'
+        '    print("no luck", flush=True)\n    os._exit(3)\n'
+    )
+    (tmp_path / "sitecustomize.py").write_text(fails)
+    server = start(env={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"})
+    assert server.process.wait(60) == 1
+    lines = server.stop().splitlines()
+    assert 3 <= lines.count("no luck") <= 5
+    assert lines[-1] == "resnet18: 3 processes have ended before all were ready; above is what they said"
+
+
 # Killed.
 
 
