@@ -70,7 +70,7 @@ image: $(VENV)/dev.done ## Build the container image (VARIANT=cpu|gpu|torchscrip
 		$(if $(value TORCH_INDEX),--torch-index=$(call quoted,TORCH_INDEX)) -- $(BUILD_ARGS)
 
 test-image: $(VENV)/dev.done ## Build the image and run it for real: hardened, loaded, stopped, killed (4 minutes)
-	@VARIANT=$(call quoted,VARIANT) TORCH_INDEX=$(call quoted,TORCH_INDEX) $(BIN)/python -m pytest -m image tests/test_image.py
+	@VARIANT=$(call quoted,VARIANT) TORCH_INDEX=$(call quoted,TORCH_INDEX) $(BIN)/python -m pytest -m image tests/deploy/test_container.py
 
 lock: $(VENV)/dev.done ## Lock what images install, with hashes (LOCK_ARGS=... for an index of torch's CPU wheels)
 	@for set in runtime gpu; do $(LOCK) -o requirements/$$set.lock requirements/$$set.txt; done
@@ -95,7 +95,7 @@ corpus: $(VENV)/dev.done ## Send every file of DIR to the service and print what
 	@$(BIN)/python -m tests.corpus $(ARGS) -- $(if $(value DIR),$(call quoted,DIR))
 
 fuzz: $(VENV)/fuzz.done ## Fuzz the image decoder for a minute, led by coverage (ARGS="--seconds 600")
-	@$(BIN)/python -m tests.fuzz_pixels $(ARGS)
+	@$(BIN)/python -m tests.classifier.fuzz_pixels $(ARGS)
 
 bench: $(VENV)/build.done .venv-bench/bench.done ## Measure it beside its peers, 15 to 25 minutes (ARGS=--quick for a smoke test)
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -1,6 +1,6 @@
 """The inner loop of the simulation: a fleet and its autoscaler, second by second, in the subset of Python numba knows.
 
-It takes the decisions of ``autoscaling.hpa`` without its objects; tests/test_fleet.py holds the two together.
+It takes the decisions of ``autoscaling.hpa`` without its objects; tests/autoscaling/test_fleet.py compares the two.
 """
 
 from __future__ import annotations

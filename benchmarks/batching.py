@@ -290,7 +290,7 @@ goodput 1: the largest batch that can be sustained, (1 + 1/devices) · ℓ(b) �
 lognormal factor with σ = {NOISE:.0%}. Requests: *Poisson*; *bursts*, a Poisson process five times as fast for a fifth
 of the time, in bursts of four SLOs' mean; *clumps*, gamma-distributed gaps with a coefficient of variation of 4. The
 best schedule knows all requests in advance, and its batches take exactly ℓ(b): a dynamic program, checked against every
-possible schedule of small cases in `tests/test_batching.py`.
+possible schedule of small cases in `tests/runners/test_batching.py`.
 
 *Ours* is `runners.batching.Batcher` with its learned cost model, the same for all. The others are tuned for each device
 and SLO, over all loads and kinds of requests; what each was tuned to is below. CORK is BentoML 1.4.39's dispatcher with

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import hostile
-from tests.decoder import Decoded, Decoder
+from tests.classifier.decoder import Decoded, Decoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

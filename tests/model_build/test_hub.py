@@ -21,7 +21,7 @@ from model_build import hub as hub_module
 from model_build import scratch
 from model_build.network import import_torchvision
 from model_build.weights import WeightsError, find
-from tests.checkpoints import made
+from tests.model_build.checkpoints import made
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

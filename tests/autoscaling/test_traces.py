@@ -13,7 +13,7 @@ import pytest
 from autoscaling import traces
 from autoscaling.traces import Trace, TraceError, prepare, read
 
-SHARED = Path(__file__).resolve().parents[1] / ".." / "shared" / "traces"
+SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "traces"
 
 
 def write(folder: Path, text: str, name: str = "trace.csv") -> Path:

@@ -1,25 +1,22 @@
 """The model of the HorizontalPodAutoscaler comes to the controller's own decisions, and says where it does not.
 
-tests/data/hpa_vectors.json has the inputs and results of Kubernetes' own tests (1.20.2 and newer) and some worked by
-hand; tests/data/hpa_random.jsonl.gz has 2,000 random decisions of the controller's code of Kubernetes 1.20.2.
+data/hpa_vectors.json has the inputs and results of Kubernetes' own tests (1.20.2 and newer) and some worked by hand;
+data/hpa_random.jsonl.gz has 2,000 random decisions of the controller's code of Kubernetes 1.20.2.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from autoscaling import vectors
-from tests.conftest import ROOT
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-DATA = ROOT / "tests" / "data"
+DATA = Path(__file__).with_name("data")
 RANDOM = DATA / "hpa_random.jsonl.gz"
 VECTORS = DATA / "hpa_vectors.json"
 AVERAGE = {

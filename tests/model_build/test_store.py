@@ -25,7 +25,7 @@ from model_build.weights import Checkpoint
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NAME, VERSION = "resnet18-onnx-fp32", "00000000-11111111"
 TAG = f"{NAME}:{VERSION}"
 
@@ -65,7 +65,7 @@ class TestVersion:
         return model_store.version(replace(self.checkpoint, **changes), "onnx", "fp32", self.options)
 
     def test_stable_across_processes(self) -> None:
-        code = "from tests.test_store import TestVersion\nprint(TestVersion().version())"
+        code = "from tests.model_build.test_store import TestVersion\nprint(TestVersion().version())"
         env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
         result = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
         assert result.stdout.strip() == self.version()

@@ -19,7 +19,7 @@ from model_build.label_text import LabelsError
 from model_build.network import from_state, resnet18
 from model_build.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Given
 from model_build.weights import WeightsError, find
-from tests.checkpoints import State, made, saved
+from tests.model_build.checkpoints import State, made, saved
 
 
 @pytest.fixture(scope="module")

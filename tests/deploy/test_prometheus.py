@@ -14,8 +14,8 @@ import httpx
 import pytest
 import yaml
 
-from tests import deploy_metrics
 from tests.conftest import ROOT, debian, eventually, free_port
+from tests.deploy import metrics as deploy_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,10 +15,10 @@ from autoscaling.hpa import Cron, GpuMemory
 from autoscaling.planner import JUDGED_PHASES, Judge, Plan, Terms, plan, usual
 from autoscaling.reporting import believe
 from autoscaling.search import Knobs, Search
-from tests.test_autoscaling_schedule import bursty
+from tests.autoscaling.test_schedule import bursty
 
 FLEET = Fleet(rate=100)
-SEED = Path(__file__).resolve().parents[1] / "deploy" / "kubernetes" / "overlays" / "seed"
+SEED = Path(__file__).resolve().parents[2] / "deploy" / "kubernetes" / "overlays" / "seed"
 
 
 def wavy(days: int = 3, seed: int = 0) -> Load:

@@ -25,8 +25,8 @@ from model_build.export import contract
 from model_build.network import from_state
 from model_build.preprocessing import Given
 from model_build.weights import find
+from tests.classifier.test_pixels import LIMIT, encode
 from tests.conftest import ROOT, Server, environment
-from tests.test_pixels import LIMIT, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,7 @@ import torch
 from model_build.errors import FileError
 from model_build.network import import_torchvision
 from model_build.weightset import find
-from tests.checkpoints import State, made, under
+from tests.model_build.checkpoints import State, made, under
 
 STATE = made(3)
 

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from model_build.contents import recognise
 from model_build.errors import FileError
 from model_build.statedict import read
-from tests.checkpoints import made
+from tests.model_build.checkpoints import made
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,7 +1,7 @@
 """A process that decodes what it is sent, so that a test sees what an image cost it, or that it died.
 
-``python -m tests.decoder`` reads encoded images from standard input, each after its length in four bytes, and answers
-each with a line of JSON. Decoder is the other end.
+``python -m tests.classifier.decoder`` reads encoded images from standard input, each after its length in four bytes,
+and answers each with a line of JSON. Decoder is the other end.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Decoded:
 
 
 class Decoder:
-    """The other end of ``python -m tests.decoder``, at ``max_pixels``."""
+    """The other end of ``python -m tests.classifier.decoder``, at ``max_pixels``."""
 
     def __init__(self, max_pixels: int = MAX_PIXELS) -> None:
         # A file: libtiff's words would fill a pipe that nobody reads, and stop it.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.decoder", str(max_pixels)],
+            [sys.executable, "-m", "tests.classifier.decoder", str(max_pixels)],
             cwd=ROOT,
             env=environment(),
             stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of classifier.pixels.decode: ``make fuzz``, or ``python -m tests.fuzz_pixels --help``.
+"""Coverage-guided fuzzing of classifier.pixels.decode: ``make fuzz``.
 
 libFuzzer mutates the images of tests/hostile.py, which are written to a folder of seeds first. Anything but pixels or
 one of decode's errors is a crash; so are more than 10 s or 2 GB. atheris has wheels for Linux only, so it is no part of
@@ -14,7 +14,7 @@ import re
 import sys
 from pathlib import Path
 
-BUILD = Path(__file__).resolve().parents[1] / "build" / "fuzz"
+BUILD = Path(__file__).resolve().parents[2] / "build" / "fuzz"
 CODES = {"unreadable_image", "image_too_large", "unsupported_media_type"}
 
 
@@ -30,7 +30,9 @@ def write_seeds(folder: Path) -> int:
 
 def main() -> None:
     """Fuzz for some seconds; ends as libFuzzer does, with 0 where nothing was found."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz_pixels", description="Fuzz classifier.pixels.decode.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.classifier.fuzz_pixels", description="Fuzz classifier.pixels.decode."
+    )
     parser.add_argument("--seconds", type=int, default=60, metavar="S", help="how long (60)")
     parser.add_argument("--input", type=Path, metavar="FILE", help="run this one input, such as a crash, instead")
     parser.add_argument(

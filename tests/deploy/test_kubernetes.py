@@ -14,8 +14,8 @@ import yaml
 from classifier.settings import PREFIX, Settings
 from runners import runner
 from serving import supervisor
-from tests import deploy_metrics
 from tests.conftest import ROOT
+from tests.deploy import metrics as deploy_metrics
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ import pytest
 from classifier.errors import ClassifierError
 from runners import backends
 from runners.runner import Engine, inferring, preparing
-from tests.test_pump import values
+from tests.runners.test_pump import values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -15,7 +15,7 @@ from torch import nn
 from model_build.network import Contract, from_state, import_torchvision, resnet18
 from model_build.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def images(count: int, size: int, seed: int = 0) -> torch.Tensor:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from model_build.errors import FileError
 from model_build.network import resnet18
 from model_build.statedict import read
-from tests.checkpoints import State, made, saved, under
+from tests.model_build.checkpoints import State, made, saved, under
 
 
 @pytest.fixture(scope="module")

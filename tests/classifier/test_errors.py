@@ -10,7 +10,7 @@ import pytest
 
 from classifier.errors import STATUS, ClassifierError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def raised_codes() -> dict[str, str]:

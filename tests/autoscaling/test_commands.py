@@ -14,10 +14,10 @@ from autoscaling import charts
 from autoscaling.__main__ import COMMANDS, main
 from autoscaling.hpa import Cron
 from autoscaling.manifests import read
-from tests.test_autoscaling_planner import wavy
-from tests.test_autoscaling_schedule import bursty
+from tests.autoscaling.test_planner import wavy
+from tests.autoscaling.test_schedule import bursty
 
-PLANNED = Path(__file__).resolve().parents[1] / "deploy" / "kubernetes" / "overlays" / "planned"
+PLANNED = Path(__file__).resolve().parents[2] / "deploy" / "kubernetes" / "overlays" / "planned"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -83,7 +83,7 @@ def test_a_schedule_is_written_for_keda_and_comes_back(tmp_path: Path) -> None:
 
 
 def test_check_takes_an_overlay_and_shows_the_baselines(tmp_path: Path) -> None:
-    overlay = Path(__file__).resolve().parents[1] / "deploy" / "kubernetes" / "overlays" / "seed"
+    overlay = Path(__file__).resolve().parents[2] / "deploy" / "kubernetes" / "overlays" / "seed"
     result = run("check", overlay, "--trace", a_trace(tmp_path), "--rate", 100)
     assert result.exit_code == 0, result.output
     assert "foresight" in result.output and "fixed" in result.output

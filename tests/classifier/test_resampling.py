@@ -11,7 +11,7 @@ from PIL import Image
 
 from classifier import pixels
 from classifier.preprocessing import INTERPOLATIONS, Preprocessing
-from tests.test_pixels import LIMIT, STORED_AS, difference, encode
+from tests.classifier.test_pixels import LIMIT, STORED_AS, difference, encode
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -281,7 +281,7 @@ def test_a_device_that_fails_for_too_long_ends_its_process(fault: str, devices: 
         import asyncio, contextlib, time
         from classifier.errors import ClassifierError
         from runners import backends, pump as pumps
-        from tests.test_pump import ask, outcomes, pump
+        from tests.runners.test_pump import ask, outcomes, pump
         pumps.OVERDUE_S, pumps.GIVE_UP_S, pumps.TRY_EVERY_S = 0.1, 0.5, 0.1
         def run(payloads):
             if "{fault}" == "fails":

@@ -26,7 +26,7 @@ from model_build.__main__ import console, main
 from model_build.network import resnet18
 from model_build.store import register
 from runners import artifacts, backends
-from tests.checkpoints import made, saved
+from tests.model_build.checkpoints import made, saved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from classifier.manifest import Manifest
     from model_build.weights import Checkpoint
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # torch's and onnxruntime's, of their own code; a command's user is not shown them.
 pytestmark = pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning")
 

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 from model_build.errors import FileError
 from model_build.network import import_torchvision, resnet18
 from model_build.weightset import find
-from tests.checkpoints import State, made, under
+from tests.model_build.checkpoints import State, made, under
 
 RAW, OTHER = made(3, seed=1), made(3, seed=2)
 COUNTERS = {"total_ops": torch.zeros(1), "layer1.0.total_params": torch.zeros(1), "n_averaged": torch.tensor(4)}
