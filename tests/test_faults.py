@@ -28,8 +28,6 @@ from tests.test_service import check_error
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-pytestmark = pytest.mark.alone
-
 JPEG = {"content-type": "image/jpeg"}
 # A machine of its own needs a fifth of this; the tests' may be busy.
 PATIENCE_S = 25

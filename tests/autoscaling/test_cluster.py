@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 # What a replica is from outside: it takes half a second to start, and tells its port.
 REPLICA = """
 import http.server, sys, time

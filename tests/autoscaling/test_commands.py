@@ -17,6 +17,8 @@ from autoscaling.manifests import read
 from tests.autoscaling.test_planner import wavy
 from tests.autoscaling.test_schedule import bursty
 
+pytestmark = pytest.mark.slow
+
 PLANNED = Path(__file__).resolve().parents[2] / "deploy" / "kubernetes" / "overlays" / "planned"
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -16,6 +16,8 @@ from tests.conftest import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 SCALER = """\
 apiVersion: autoscaling/v2
 kind: HorizontalPodAutoscaler

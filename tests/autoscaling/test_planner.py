@@ -17,6 +17,8 @@ from autoscaling.reporting import believe
 from autoscaling.search import Knobs, Search
 from tests.autoscaling.test_schedule import bursty
 
+pytestmark = pytest.mark.slow
+
 FLEET = Fleet(rate=100)
 SEED = Path(__file__).resolve().parents[2] / "deploy" / "kubernetes" / "overlays" / "seed"
 

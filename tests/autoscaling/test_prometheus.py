@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-SCRAPE_S = 15
+pytestmark = pytest.mark.slow
+
+SCRAPE_S = 30
 DAYS = 14
 END = int(time.time()) // 3600 * 3600
 START = END - DAYS * 86400

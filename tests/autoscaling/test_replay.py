@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.alone
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_minutes_against_real_replicas(store: Path, tmp_path: Path) -> None:
     debian("nginx-light", command="nginx")

@@ -137,6 +137,7 @@ class TestParity:
         data = encode(line, "PNG")
         assert difference(decode(data, 32, 36), torchvision_pixels(data, Preprocessing(32, 36))) < 0.5
 
+    @pytest.mark.slow
     def test_the_network_sees_the_same(self, demo: Checkpoint, torchvision_pixels: Any) -> None:
         """Top-1 of the demo network on our pixels and on torchvision's, over 512 JPEGs cut from photographs."""
         from pathlib import Path

@@ -47,6 +47,7 @@ def name(preprocessing: Preprocessing) -> str:
     return "-".join(str(value) for value in preprocessing.told().values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preprocessing", BOUND, ids=name)
 def test_photographs(photos: list[Path], torchvision_pixels: Any, preprocessing: Preprocessing) -> None:
     worst = {}

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import Server
 
+pytestmark = pytest.mark.slow
+
 VERSION = "1.37"
 OVERLAYS = ("cpu", "gpu", "edge", "keda", "seed")
 # Kinds that operators bring; Kubernetes has no schema of them.

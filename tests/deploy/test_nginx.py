@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import Server
 
+pytestmark = pytest.mark.slow
+
 JPEG = {"content-type": "image/jpeg"}
 
 

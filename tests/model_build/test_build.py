@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 # torch's and onnxruntime's, of their own code; a command's user is not shown them.
-pytestmark = pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning"),
+]
 
 
 def build(*arguments: str) -> Result:

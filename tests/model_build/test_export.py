@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from runners.artifacts import Artifact
     from runners.backends import Backend
 
+pytestmark = pytest.mark.slow
+
 BUILT = [("onnx", "fp32"), ("onnx", "int8"), ("torchscript", "fp32")]
 
 

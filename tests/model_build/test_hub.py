@@ -26,6 +26,8 @@ from tests.model_build.checkpoints import made
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.slow
+
 FILE = "resnet18-f37072fd.pth"
 # What urllib leaves to the garbage collector when a reply breaks off.
 UNCLOSED = "ignore:unclosed:ResourceWarning"

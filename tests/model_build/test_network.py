@@ -15,6 +15,8 @@ from torch import nn
 from model_build.network import Contract, from_state, import_torchvision, resnet18
 from model_build.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -36,7 +36,10 @@ if TYPE_CHECKING:
     from model_build.weights import Checkpoint
 
 # torch's and onnxruntime's, of their own code; a command's user is not shown them.
-pytestmark = pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning"),
+]
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "camera.png")
 SIDE = 64
 

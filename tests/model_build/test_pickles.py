@@ -98,9 +98,9 @@ class TestNothingRuns:
         assert load(with_pickle(tmp_path / "w.pth", content)) == 2.5
 
     def test_torch_s_own_list_is_as_before(self, tmp_path: Path) -> None:
-        before = torch.serialization.get_safe_globals()
+        before = set(torch.serialization.get_safe_globals())
         loaded(tmp_path, {"a": argparse.Namespace(x=1)})
-        assert torch.serialization.get_safe_globals() == before
+        assert set(torch.serialization.get_safe_globals()) == before
 
     @pytest.mark.parametrize("where", ["top", "namespace", "array", "factory", "scalar", "path"])
     def test_code_is_refused_and_not_run(self, tmp_path: Path, where: str) -> None:

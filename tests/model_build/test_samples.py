@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from model_build.weights import Checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def defaults(demo: Checkpoint) -> tuple[Samples, Samples]:

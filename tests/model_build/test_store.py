@@ -25,6 +25,8 @@ from model_build.weights import Checkpoint
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 NAME, VERSION = "resnet18-onnx-fp32", "00000000-11111111"
 TAG = f"{NAME}:{VERSION}"

@@ -21,6 +21,8 @@ from model_build.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Given
 from model_build.weights import WeightsError, find
 from tests.model_build.checkpoints import State, made, saved
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def state() -> State:

@@ -21,7 +21,7 @@ from runners.batching import PAUSE, WINDOW, Batch, Batcher, CostModel, Job, Over
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-THOROUGH = settings(max_examples=1500, deadline=None, derandomize=True)
+THOROUGH = settings(max_examples=600, deadline=None, derandomize=True)
 # What adding the same floats in another order may differ by.
 EPSILON = 1e-9
 
@@ -129,6 +129,7 @@ STEP = st.tuples(
 )
 
 
+@pytest.mark.slow
 @THOROUGH
 @given(
     device=DEVICES,
@@ -172,14 +173,15 @@ def test_every_job_has_one_fate(
     assert Counter(len(batch.jobs) for batch in world.batches) == counts.batches
 
 
+@pytest.mark.slow
 def test_predictions_are_kept_but_for_few() -> None:
     """On devices without noise, who is admitted is answered no later than predicted, if nobody comes later.
 
-    It is an estimate, which takes batches further ahead to be of the usual size. Of ten thousand random cases fewer
-    than twenty are late, and by less than half a batch; or are given up, because batches had to shrink for others.
+    It is an estimate, which takes batches further ahead to be of the usual size. Of four thousand random cases fewer
+    than eight are late, and by less than half a batch; or are given up, because batches had to shrink for others.
     """
     random, admitted, late = Random(0), 0, []
-    for _ in range(10_000):
+    for _ in range(4_000):
         alpha, beta = random.uniform(1e-4, 0.02), random.choice((0.0, random.uniform(1e-4, 0.02)))
         devices, slo, images = random.randint(1, 4), random.uniform(0.01, 0.3), random.randint(1, 6)
         batcher = Batcher(exact(alpha, beta), slo=slo, max_batch=32, max_queue=200, devices=devices)
@@ -198,8 +200,8 @@ def test_predictions_are_kept_but_for_few() -> None:
         done = max(world.finished.get(job, math.inf) for job in jobs)
         if done > predicted + EPSILON:
             late.append((done - predicted) / batcher.cost.expected(batcher.batch))
-    assert admitted > 1000
-    assert len(late) < 20
+    assert admitted > 400
+    assert len(late) < 8
     assert all(share < 0.5 or share == math.inf for share in late)
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import Server
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(Preprocessing(64, 73), max_pixels=60_000_000, seconds=20.0, memory=600 * 2**20)
 # A decoder that some bytes make fail as a broken library would.
 SABOTAGED = """

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from tests.conftest import Server
 
-pytestmark = pytest.mark.alone
-
 COMBINATIONS = [(runtime, placement) for runtime in ("onnx", "torchscript") for placement in ("inline", "dedicated")]
 JPEG = {"content-type": "image/jpeg"}
 
@@ -50,7 +48,7 @@ def bodies(photograph: Callable[[int, int], Image]) -> list[bytes]:
 @pytest.fixture(scope="module", params=COMBINATIONS, ids="-".join)
 def placed(request: pytest.FixtureRequest, launch: Callable[..., Server]) -> Iterator[tuple[str, str, Server]]:
     runtime, placement = request.param
-    server = launch(runtime=runtime, placement=placement, precision="fp32", timeout_ms="10000").wait()
+    server = launch(runtime=runtime, placement=placement, precision="fp32", slo_ms="9000", timeout_ms="10000").wait()
     yield runtime, placement, server
     server.stop()
 
