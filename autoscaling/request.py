@@ -1,4 +1,4 @@
-"""What ``plan`` and ``check`` are asked for: the trace, what pods can do, what is promised and paid."""
+"""The request to ``plan`` and ``check``: the trace, the pods, the promise and the price."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ OPTIONS: tuple[tuple[str, Any, str], ...] = (
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, as plan.json keeps it; ``check`` starts from the one beside the manifests."""
+    """A request, as plan.json keeps it; ``check`` starts from the one beside the manifests."""
 
     trace: str | None = None
     prometheus: str | None = None
@@ -113,7 +113,7 @@ class Request:
         return replace(trace, counts=trace.counts[first:end], start=start)
 
     def split_s(self, seconds: int) -> int:
-        """The second that separates what is tuned on from what is judged. Raises FleetError."""
+        """The second that separates the tuned part from the judged part. Raises FleetError."""
         split = seconds * 2 // 3 // 60 * 60 if self.split is None else round(self.split * DAY_S)
         if not 0 < split < seconds:
             raise FleetError(f"--split {self.split:g} is outside the trace, which has {seconds / DAY_S:.3g} days")
@@ -121,7 +121,7 @@ class Request:
 
 
 def options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that ``plan`` and ``check`` share; what is not given is None."""
+    """The options that ``plan`` and ``check`` share; None for an option that is not given."""
     for name, kind, text in reversed(OPTIONS):
         metavar = {"prometheus": "URL", "split": "DAYS"}.get(name)
         shared: dict[str, Any] = {"is_flag": True, "default": None} if kind is None else {"type": kind}
@@ -130,7 +130,7 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def asked(given: dict[str, Any], base: Request) -> Request:
-    """``base`` with what was ``given``."""
+    """``base`` with the ``given`` options."""
     known = {name: value for name, value in given.items() if value is not None}
     if known.get("linger_s") and "pay" not in known:
         known["pay"] = "machines"
