@@ -60,7 +60,9 @@ NEAR, FACTOR, POINTS = 0.05, 1.5, 0.05
 @click.option("--pod-rate", type=float, default=20.0, help="Images a second that a replica's stand-in engine answers.")
 @click.option("--start-s", type=float, default=30.0, help="The fewest seconds from the request for a pod to its start.")
 @click.option("--slo-ms", type=click.IntRange(100, 10_000), default=1000, help="RESNET18_SLO_MS of the replicas.")
-@click.option("--serve", default=SERVE, show_default="the service with benchmarks/paced.py", help="Command of a replica.")
+@click.option(
+    "--serve", default=SERVE, show_default="the service with benchmarks/paced.py", help="Command of a replica."
+)
 @click.option("--seed", type=click.IntRange(0), default=1, help="Seed of the arrivals.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("build/replay"))
 def replay(
