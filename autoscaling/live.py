@@ -1,4 +1,4 @@
-"""Some minutes of a load on real replicas, scaled by the controller's own decisions, beside the prediction.
+"""Some minutes of a load against real replicas, scaled by the controller's own decisions, and the prediction.
 
 Replicas run behind the project's nginx, and a Prometheus scrapes them. Every 15 s ``hpa.decide`` decides in place of
 the controller, from that Prometheus' answers. The prediction is ``fleet.simulate`` of the same arrivals.
@@ -214,14 +214,14 @@ def _sending(port: int, body: bytes, planned: NDArray[np.float64], start: float,
 
 
 def measured_total(plan: Plan, found: Measured) -> Total:
-    """The totals of ``found`` after LEAD_S."""
+    """The total of ``found`` after LEAD_S."""
     judged = slice(LEAD_S, len(plan.counts))
     share = float(found.late[judged].sum() / plan.counts[judged].sum())
     return Total(float(found.wanted[judged].sum()), share, int(found.wanted[judged].max()))
 
 
 def predicted(plan: Plan, start_s: float, lag_s: int) -> tuple[Total, fleet.Course]:
-    """The simulated totals of ``plan``, with pods that take ``start_s`` and a metric that is ``lag_s`` old.
+    """The simulation of ``plan``, with pods that take ``start_s`` to start and a metric that is ``lag_s`` old.
 
     A pod's queue holds what is done within the SLO, less what the batcher keeps of it and the image's own time.
     """
