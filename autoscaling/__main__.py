@@ -9,11 +9,11 @@ import click
 
 # For each command its module and its help in a line, so that --help imports nothing.
 COMMANDS = {
-    "plan": ("autoscaling.commands:plan", "Find the autoscaler that keeps a promise on a trace at the least cost."),
-    "check": ("autoscaling.commands:check", "Tell what given manifests would have done on a trace."),
-    "machines": ("autoscaling.choice:machines", "Tell which machine is cheapest at a rate, and why."),
-    "replay": ("autoscaling.replay:replay", "Hold the prediction against real replicas on this machine."),
-    "vectors": ("autoscaling.vectors:command", "Hold the controller's model against a file of decisions."),
+    "plan": ("autoscaling.commands:plan", "Find the cheapest autoscaler that keeps a promise on a trace."),
+    "check": ("autoscaling.commands:check", "Simulate given manifests on a trace."),
+    "machines": ("autoscaling.choice:machines", "Find the cheapest machine at a rate, and why."),
+    "replay": ("autoscaling.replay:replay", "Compare the prediction with real replicas on this machine."),
+    "vectors": ("autoscaling.vectors:command", "Compare the controller's model with a file of decisions."),
 }
 
 
