@@ -43,7 +43,11 @@ OPTIONS: tuple[tuple[str, Any, str], ...] = (
     ("pods_per_machine", click.IntRange(min=1), "Pods that a machine holds.  [default: 1]"),
     ("machine_start_s", _COUNT, "Seconds more, if no machine is free.  [default: 0]"),
     ("linger_s", _COUNT, "Seconds that an empty machine stays: 600, or 60 with consolidation.  [default: 0]"),
-    ("pay", click.Choice(["pods", "machines"]), "The unit that you pay for.  [default: pods; machines with --linger-s]"),
+    (
+        "pay",
+        click.Choice(["pods", "machines"]),
+        "The unit that you pay for.  [default: pods; machines with --linger-s]",
+    ),
     ("usd_per_hour", float, "Price of a pod or machine.  [default: 0.08925, a c7i.large: assumed]"),
 )
 
