@@ -1,1 +1,1 @@
-"""What a fleet costs and how late it is: autoscalers held against traffic. This package knows nothing of serving."""
+"""Simulated autoscalers on real traffic: the cost of a fleet and its late images. It knows nothing of serving."""

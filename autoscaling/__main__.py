@@ -1,4 +1,4 @@
-"""``python -m autoscaling``: what a fleet costs on real traffic, and the autoscaler that earns it."""
+"""``python -m autoscaling``: the cost of a fleet on real traffic, and the autoscaler that achieves it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import shutil
 
 import click
 
-# Of each command: where it is, and its help in a line, so that --help imports nothing.
+# For each command its module and its help in a line, so that --help imports nothing.
 COMMANDS = {
-    "plan": ("autoscaling.commands:plan", "Find the autoscaler that keeps a promise on a trace at the least cost."),
-    "check": ("autoscaling.commands:check", "Tell what given manifests would have done on a trace."),
-    "machines": ("autoscaling.choice:machines", "Tell which machine is cheapest at a rate, and why."),
-    "replay": ("autoscaling.replay:replay", "Hold the prediction against real replicas on this machine."),
-    "vectors": ("autoscaling.vectors:command", "Hold the controller's model against a file of decisions."),
+    "plan": ("autoscaling.commands:plan", "Find the cheapest autoscaler that keeps a promise on a trace."),
+    "check": ("autoscaling.commands:check", "Simulate given manifests on a trace."),
+    "machines": ("autoscaling.choice:machines", "Find the cheapest machine at a rate, and why."),
+    "replay": ("autoscaling.replay:replay", "Compare the prediction with real replicas on this machine."),
+    "vectors": ("autoscaling.vectors:command", "Compare the controller's model with a file of decisions."),
 }
 
 
 class _Group(click.Group):
-    """A group whose subcommands are imported when run: numba takes a second that ``--help`` need not wait."""
+    """A group that imports a subcommand when it runs: ``--help`` need not wait a second for numba."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of the subcommands."""
@@ -41,7 +41,7 @@ class _Group(click.Group):
 
 @click.group(cls=_Group, context_settings={"max_content_width": 110, "help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """What a fleet costs on real traffic, and the autoscaler that earns it.
+    """The cost of a fleet on real traffic, and the autoscaler that achieves it.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""What a plan is held against: fixed fleets, and perfect foresight."""
+"""The baselines of a plan: fixed fleets and perfect foresight."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def smallest_fixed(load: Load, fleet: Fleet, begin: int, end: int, late: float) -> int:
-    """The fewest pods that, always there, are late for at most ``late`` of the images from ``begin`` to ``end``."""
+    """The smallest fixed fleet that is late for at most ``late`` of the images from ``begin`` to ``end``."""
     low, high = 0, highest_second(load, fleet, begin, end)
     while high - low > 1:
         middle = (low + high) // 2
@@ -46,7 +46,7 @@ def foresight(load: Load, fleet: Fleet, begin: int, end: int) -> float:
 
 
 def _sliding_maximum(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
-    """The maximum of each ``width`` values in a row: float64[n - width + 1]. Doubling: log2(width) passes."""
+    """The maximum of each ``width`` values in a row: float64[n - width + 1], in log2(width) passes."""
     reached, have = values, 1
     while have * 2 <= width:
         reached = np.maximum(reached[:-have], reached[have:])

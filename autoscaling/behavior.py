@@ -1,7 +1,7 @@
-"""``behavior`` of a HorizontalPodAutoscaler: what a wish for pods is held back by, before it becomes a size.
+"""``behavior`` of a HorizontalPodAutoscaler: the windows and policies that limit a change of size.
 
 The rules are those of Kubernetes 1.33 and newer, pkg/controller/podautoscaler/horizontal.go; each function names its
-counterpart. Times are seconds on one clock, whatever its zero. Ages are compared strictly: what is exactly as old as
+counterpart. Times are seconds on one clock, whatever its zero. Ages are compared strictly: an entry exactly as old as
 a window or a period no longer counts in it.
 """
 
@@ -37,14 +37,14 @@ class Rules:
     tolerance: float = 0.1
 
 
-# What Kubernetes fills in where ``behavior`` leaves something out: pkg/apis/autoscaling/v2/defaults.go.
+# Kubernetes' defaults for a ``behavior`` that leaves something out: pkg/apis/autoscaling/v2/defaults.go.
 UP_DEFAULT = Rules((Policy("Pods", 4, 15), Policy("Percent", 100, 15)), 0)
 DOWN_DEFAULT = Rules((Policy("Percent", 100, 15),), 300)
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A size that the metrics asked for at time ``at``, before anything held it back."""
+    """A size that the metrics asked for at time ``at``, before any limit."""
 
     replicas: int
     at: float
@@ -54,7 +54,7 @@ class Recommendation:
 class Change:
     """A change of the size by ``replicas`` pods, more than 0 in either direction, made at time ``at``.
 
-    ``outdated`` marks one that no policy counts any more: the next change takes its place.
+    ``outdated``: no policy counts it any more, and the next change takes its place.
     """
 
     replicas: int
@@ -86,7 +86,7 @@ def stabilise_down(
 ) -> tuple[int, tuple[Recommendation, ...]]:
     """The highest recommendation of the window, and the log with ``desired`` in it: stabilizeRecommendation.
 
-    This is what holds without ``behavior``. Here alone a recommendation exactly as old as the window still counts.
+    This is the rule without ``behavior``. Here alone a recommendation exactly as old as the window still counts.
     """
     highest = max([desired, *(entry.replicas for entry in log if now - entry.at <= window_s)])
     return highest, _logged(log, Recommendation(desired, now), window_s)
@@ -106,7 +106,7 @@ def changed(events: Sequence[Change], period_s: float, now: float) -> int:
 def ceiling(current: int, rules: Rules, ups: Sequence[Change], downs: Sequence[Change], now: float) -> int:
     """The largest size that the policies up allow: calculateScaleUpLimitWithScalingRules.
 
-    Each policy counts from the size at the start of its period. A per cent is rounded up, lest one pod never grows.
+    Each policy counts from the size at the start of its period. A per cent is rounded up, or one pod would never grow.
     """
     if rules.select == "Disabled" or not rules.policies:
         return current
@@ -122,7 +122,7 @@ def ceiling(current: int, rules: Rules, ups: Sequence[Change], downs: Sequence[C
 def ground(current: int, rules: Rules, ups: Sequence[Change], downs: Sequence[Change], now: float) -> int:
     """The smallest size that the policies down allow: calculateScaleDownLimitWithBehaviors.
 
-    Each policy counts from the size at the start of its period. A per cent leaves a size that is cut to a whole.
+    Each policy counts from the size at the start of its period. With a per cent, the remaining size is rounded down.
     """
     if rules.select == "Disabled" or not rules.policies:
         return current
@@ -138,7 +138,7 @@ def ground(current: int, rules: Rules, ups: Sequence[Change], downs: Sequence[Ch
 def _starts(
     current: int, rules: Rules, ups: Sequence[Change], downs: Sequence[Change], now: float
 ) -> list[tuple[Policy, int]]:
-    """Each policy with the size at the start of its period: changes of both directions are taken back."""
+    """Each policy with the size at the start of its period: the changes since then, in both directions, are undone."""
     return [
         (policy, current - changed(ups, policy.period_s, now) + changed(downs, policy.period_s, now))
         for policy in rules.policies
@@ -167,7 +167,7 @@ def limit(current: int, desired: int, bounds: tuple[int, int], limits: tuple[int
 def limit_plainly(
     current: int, desired: int, bounds: tuple[int, int], factor: float = 2, least: int = 4
 ) -> tuple[int, str]:
-    """``desired`` as it is held without ``behavior``, and the controller's reason: convertDesiredReplicasWithRules.
+    """``desired`` as limited without ``behavior``, and the controller's reason: convertDesiredReplicasWithRules.
 
     At most ``factor`` times ``current``, or ``least`` if that is more, at each sync.
     """
@@ -181,7 +181,7 @@ def limit_plainly(
 def recorded(events: Sequence[Change], replicas: int, rules: Rules, now: float) -> tuple[Change, ...]:
     """``events`` with a change by ``replicas`` pods now: storeScaleEvent.
 
-    What is older than the longest period is marked outdated, and the last such one makes room for the new one.
+    Events older than the longest period are marked outdated, and the new one replaces the last of them.
     """
     longest = max((policy.period_s for policy in rules.policies), default=0)
     marked = [replace(event, outdated=event.outdated or now - event.at > longest) for event in events]

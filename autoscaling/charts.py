@@ -115,7 +115,7 @@ def trade(points: Sequence[Point], promise: float, title: str) -> str:
 
 
 def thinned(values: NDArray[np.float64], width: int, how: str = "mean") -> NDArray[np.float64]:
-    """``values`` in stretches of ``width``: the mean of each, or the highest, which must not vanish from a picture."""
+    """``values`` in stretches of ``width``: the mean of each, or the highest, so that no peak vanishes."""
     whole = values[: len(values) // width * width].reshape(-1, width)
     found: NDArray[np.float64] = whole.mean(1) if how == "mean" else whole.max(1)
     return found

@@ -1,4 +1,4 @@
-"""``python -m autoscaling machines``: which machine is the cheapest at which rate, and what the common rule costs."""
+"""``python -m autoscaling machines``: the cheapest machine at each rate, and the cost of the common rule."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 RATES = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
-# The rule of thumb that is told most often, images a second and the GPU: up to 10, up to 50, and above.
+# The most common rule of thumb, images a second and the GPU: up to 10, up to 50, and above.
 RULE = ((10.0, "T4"), (50.0, "A10G"), (math.inf, "A100"))
-# Where the output is no terminal.
+# If the output is no terminal.
 WIDTH = 160
 
 
@@ -35,17 +35,17 @@ class Fleet:
 
     @property
     def usd_per_hour(self) -> float:
-        """What all of them cost."""
+        """Their price together."""
         return self.number * self.machine.usd_per_hour
 
     @property
     def usd_per_million(self) -> float:
-        """What a million images cost."""
+        """The price of a million images."""
         return self.usd_per_hour / 3600 / self.rate * 1e6
 
 
 def fleet(machine: Machine, rate: float, slo_ms: float, fill: float) -> Fleet | None:
-    """The machines of one type that ``rate`` images a second need; None where they can't hold the SLO."""
+    """The fleet of one type that ``rate`` images a second need; None if this type can't hold the SLO."""
     capacity = fill * machine.capacity(slo_ms)
     return Fleet(machine, rate, max(1, math.ceil(rate / capacity - 1e-9))) if capacity else None
 
@@ -59,16 +59,16 @@ def cheapest(machines: Sequence[Machine], rate: float, slo_ms: float, fill: floa
 
 
 def by_rule(machines: Sequence[Machine], rate: float, slo_ms: float, fill: float) -> Fleet | None:
-    """What the rule of thumb picks at ``rate``, of the table's cheapest machine with that GPU; None if it has none."""
+    """The rule of thumb's fleet at ``rate``, of the table's cheapest machine with that GPU; None without one."""
     name = next(gpu for limit, gpu in RULE if rate <= limit)
     having = [machine for machine in machines if name in machine.gpu.split()]
     return cheapest(having, rate, slo_ms, fill) if any(m.batch(slo_ms) for m in having) else None
 
 
 @click.command(context_settings={"max_content_width": 110, "show_default": True})
-@click.option("--rate", type=float, default=40.0, help="Images a second that the first table is for.")
-@click.option("--slo-ms", type=float, default=1000.0, help="Milliseconds in which an image is to be answered.")
-@click.option("--fill", type=float, default=0.8, help="The share of a machine's capacity that is used on average.")
+@click.option("--rate", type=float, default=40.0, help="Images a second of the first table.")
+@click.option("--slo-ms", type=float, default=1000.0, help="Milliseconds within which an image must be answered.")
+@click.option("--fill", type=float, default=0.8, help="The used share of a machine's capacity, on average.")
 @click.option(
     "--machines",
     "table",
@@ -78,9 +78,9 @@ def by_rule(machines: Sequence[Machine], rate: float, slo_ms: float, fill: float
     help="Your own prices and figures, in the format of the default.",
 )
 @click.option("--on", metavar="TYPE", help="The machine of the table on which the figures below were measured.")
-@click.option("--alpha-ms", type=float, help="Milliseconds an image adds to a batch.")
-@click.option("--beta-ms", type=float, help="Milliseconds a batch costs besides.")
-@click.option("--host-ms", type=float, help="Milliseconds of a vCPU that decoding and HTTP take an image.")
+@click.option("--alpha-ms", type=float, help="Milliseconds that an image adds to a batch.")
+@click.option("--beta-ms", type=float, help="Milliseconds of a batch itself, without its images.")
+@click.option("--host-ms", type=float, help="Milliseconds of a vCPU for decoding and HTTP of an image.")
 @click.option("--model-url", metavar="URL", help="Take α and β from a running service: http://127.0.0.1:3000/model")
 def machines(
     rate: float,
@@ -93,10 +93,10 @@ def machines(
     host_ms: float | None,
     model_url: str | None,
 ) -> None:
-    """Which machine answers RATE images a second at the lowest price, which 1 to 2,000, and why.
+    """The cheapest machine for RATE images a second, the cheapest for 1 to 2,000, and why.
 
-    Figures that were not measured on a machine of that type are marked as assumed. With --on and your own, the
-    assumed ones of the other machines are multiplied by what yours differ.
+    Figures that were not measured on a machine of that type are marked as assumed. With --on and your own figures,
+    those of the other machines are multiplied by the same factors.
     """
     given = {"--alpha-ms": alpha_ms, "--beta-ms": beta_ms, "--host-ms": host_ms, "--model-url": model_url}
     named = [name for name, value in given.items() if value is not None]
@@ -165,7 +165,7 @@ def _show(console: Console, found: Sequence[Machine], rate: float, slo_ms: float
 
 
 def _table(title: str, texts: Sequence[str], columns: Sequence[str]) -> Table:
-    """An empty table of ``columns``, of which those among ``texts`` are no numbers."""
+    """An empty table of ``columns``; those named in ``texts`` hold text, the others numbers."""
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in columns:
         table.add_column(name, justify="left" if name in texts else "right")
@@ -223,5 +223,5 @@ def _named(found: Fleet) -> str:
 
 
 def _used(found: Fleet, slo_ms: float) -> str:
-    """The share of what the machines could answer that the rate is."""
+    """The rate as a share of the rate that the machines could answer."""
     return f"{100 * found.rate / (found.number * found.machine.capacity(slo_ms)):.0f} %"

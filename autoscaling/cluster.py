@@ -1,8 +1,8 @@
 """A cluster on this machine: replicas as processes behind nginx, scraped by a Prometheus, started and stopped as pods.
 
-What Kubernetes does is done here by hand, on the project's own configuration: a pod that is asked for becomes ready
-once it answers /readyz, and not before ``start_s``, which stands for the scheduler, the image and the node; one that is
-not wanted leaves the balancer first, is told to stop after PRE_STOP_S, and answers what it holds.
+It does by hand what Kubernetes does, with the project's own configuration. A new pod becomes ready once it answers
+/readyz, but not before ``start_s``, which stands for the scheduler, the image and the node. A removed pod first leaves
+the balancer. After PRE_STOP_S it is told to stop, and answers the requests that it holds.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ NAMESPACE = "default"
 # As in deploy/kubernetes/base/deployment.yaml.
 PRE_STOP_S = 5.0
 STOP_S = 15.0
-# From the start of a process to its first answer at the latest.
+# The longest time from the start of a process to its first answer.
 LAUNCH_S = 120.0
 
 
 class ClusterError(Exception):
-    """The cluster can't be had; the message says what is missing, or what a process last printed."""
+    """The cluster can't run; the message says what is missing, or quotes the last line of a process."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Pod:
 class Cluster:
     """``command`` starts a replica, {port} standing for its port; ``environment`` is added to this process's.
 
-    A context manager. Everything that it starts is within ``folder``, and is stopped by its own process id.
+    A context manager. It writes into ``folder`` only, and stops each of its processes by its own process id.
     """
 
     folder: Path
@@ -118,7 +118,7 @@ class Cluster:
         return sum(pod.removed is None and pod.ready is not None for pod in self.pods)
 
     def scale(self, replicas: int) -> None:
-        """Ask for pods, or remove some: those that start before those that are ready, the youngest first."""
+        """Ask for pods, or remove some: first those that still start, then those that are ready, the youngest first."""
         now = time.monotonic()
         for _ in range(replicas - self.wanted):
             port = free_port()
@@ -130,13 +130,13 @@ class Cluster:
         self.tick()
 
     def tick(self) -> None:
-        """Do what is due: start, probe, balance and stop. To be called twice a second. Raises ClusterError."""
+        """Start, probe, balance and stop the pods that are due. Call it twice a second. Raises ClusterError."""
         now = time.monotonic()
         for pod in self.pods:
             if pod.removed is not None and now - pod.removed >= PRE_STOP_S:
                 self._tell(pod)
                 self._reap(pod, 0.0)
-        # One process starts at a time: more at once would take the cores of those that answer.
+        # One process starts at a time: more would take the cores of the ready ones.
         starting = [pod for pod in self.pods if pod.process is not None and pod.answers is None and not pod.told]
         waiting = [pod for pod in self.pods if pod.process is None and pod.removed is None]
         if waiting and not starting:

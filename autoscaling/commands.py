@@ -32,10 +32,10 @@ console = Console()
 @options
 @click.option("--out", type=click.Path(path_type=Path), default="build/plan", help="Where to write.", show_default=True)
 def plan(out: Path, **given: Any) -> None:
-    """Find the autoscaler that keeps a promise on a trace at the least cost.
+    """Find the cheapest autoscaler that keeps a promise on a trace.
 
-    Writes plan.json, charts and manifests to --out. Everything is tuned on the first part of the trace, for two thirds
-    of what may be late, and judged on the rest.
+    Writes plan.json, charts and manifests to --out. Tunes on the first part of the trace, for two thirds of the images
+    that may be late, and judges on the rest.
     """
     request = asked(given, Request())
     if out.exists() and not (out / "plan.json").is_file():
@@ -68,9 +68,9 @@ def plan(out: Path, **given: Any) -> None:
 @options
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def check(manifests: Path, as_json: bool, **given: Any) -> None:
-    """Tell what the autoscaler in MANIFESTS, a file or an overlay's folder, would have done on a trace.
+    """Simulate the autoscaler in MANIFESTS, a file or an overlay's folder, on a trace.
 
-    What is not given is taken from the plan.json beside the manifests, if one is there.
+    Options that are not given come from the plan.json beside the manifests, if there is one.
     """
     from autoscaling.manifests import read as read_manifests
 
@@ -102,7 +102,7 @@ def check(manifests: Path, as_json: bool, **given: Any) -> None:
 
 
 def _written(out: Path, write: Callable[[Path], None]) -> None:
-    """Have ``write`` fill a folder, and put it in the place of ``out`` once it is whole."""
+    """Let ``write`` fill a folder, and replace ``out`` by it once it is whole."""
     out.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:

@@ -28,7 +28,7 @@ _FIELDS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
     ("day of the week", 0, 6, _DAYS),
 )
 _DAY_S = 86400
-# As far as the parser itself looks for the next time.
+# The parser itself looks no further for the next time.
 _HORIZON_DAYS = 5 * 366
 
 
@@ -48,7 +48,7 @@ class Schedule:
     either: bool
 
     def on(self, day: date) -> bool:
-        """Whether it fires on ``day``, at whatever time."""
+        """Whether it fires on ``day`` at any time."""
         weekday = day.isoweekday() % 7 in self.weekdays
         month_day = day.day in self.days
         return day.month in self.months and ((month_day or weekday) if self.either else (month_day and weekday))
@@ -56,7 +56,7 @@ class Schedule:
 
 @functools.lru_cache(maxsize=1024)
 def parse(expression: str) -> Schedule:
-    """The schedule that ``expression`` means. Raises CronError."""
+    """The schedule of ``expression``. Raises CronError."""
     words = expression.split()
     if len(words) != len(_FIELDS):
         raise CronError(f"{expression!r} has {len(words)} fields; minute, hour, day, month, weekday are five")
@@ -73,7 +73,7 @@ def parse(expression: str) -> Schedule:
 
 
 def _numbers(word: str, field: tuple[str, int, int, tuple[str, ...]], expression: str) -> set[int]:
-    """What one field allows."""
+    """The numbers that one field allows."""
     name, lowest, highest, names = field
     found: set[int] = set()
     for part in word.split(","):
@@ -114,7 +114,7 @@ def zone(name: str) -> ZoneInfo:
 def firings(expression: str, timezone: str, start: float, stop: float) -> list[float]:
     """The times after ``start`` up to ``stop`` at which ``expression`` fires, in Unix seconds, rising.
 
-    A time of day that a clock change leaves out does not fire, and one that it repeats fires twice. Raises CronError.
+    A time of day that a clock change skips does not fire; a time that it repeats fires twice. Raises CronError.
     """
     schedule, where = parse(expression), zone(timezone)
     day, end = (datetime.fromtimestamp(at, where).date() for at in (start, stop))
@@ -132,7 +132,7 @@ def _times(schedule: Schedule, day: date, where: ZoneInfo) -> set[float]:
         for minute in schedule.minutes:
             for fold in (0, 1):
                 wall = datetime(day.year, day.month, day.day, hour, minute, tzinfo=where, fold=fold)
-                # Through UTC and back: what the clocks leave out comes back as another time.
+                # Through UTC and back: a time that the clocks skip comes back as another time.
                 if wall.astimezone(UTC).astimezone(where).replace(tzinfo=None) == wall.replace(tzinfo=None):
                     found.add(wall.timestamp())
     return found
@@ -141,9 +141,9 @@ def _times(schedule: Schedule, day: date, where: ZoneInfo) -> set[float]:
 def active(start: str, end: str, timezone: str, times: Sequence[float]) -> list[bool]:
     """Whether a trigger from ``start`` to ``end`` is active at each of ``times``, Unix seconds in any order.
 
-    KEDA's rule (pkg/scalers/cron_scaler.go): it is active while the next end comes before the next start, or with it.
-    So it is from the very second of ``start`` to before that of ``end``; and with a start on Mondays and an end on each
-    weekday it is active all week but on a Monday before its start. Raises CronError.
+    KEDA's rule (pkg/scalers/cron_scaler.go): a trigger is active while its next end comes before its next start, or
+    with it. So it is active from the second of ``start`` until just before the second of ``end``. With a start on
+    Mondays and an end on each weekday it is active all week, except on a Monday before its start. Raises CronError.
     """
     if not len(times):
         return []

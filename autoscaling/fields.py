@@ -1,4 +1,4 @@
-"""A mapping of a manifest, read field by field: what is not understood is refused by its name and file."""
+"""A mapping of a manifest, read field by field: an unknown field is refused by its name and file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Fields:
     values: dict[str, Any]
 
     def refuse(self, name: str, why: str) -> NoReturn:
-        """Raise a ManifestError that says ``why`` the field called ``name`` can't be taken."""
+        """Raise a ManifestError that says ``why`` the field ``name`` is refused."""
         raise ManifestError(f"{self.file}: {self._at(name)}: {why}")
 
     def _at(self, name: str) -> str:
@@ -39,7 +39,7 @@ class Fields:
                 self.refuse(str(name), f"this field can't be simulated; known here are {', '.join(names)}")
 
     def has(self, name: str) -> bool:
-        """Whether the field is there, and not null."""
+        """Whether the field exists and is not null."""
         return self.values.get(name) is not None
 
     def child(self, name: str) -> Fields:
@@ -117,6 +117,6 @@ def _are(names: tuple[str, ...]) -> str:
 
 
 def _short(value: object) -> str:
-    """``value`` as a message quotes it."""
+    """``value`` as quoted in a message."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,13 +1,13 @@
-"""A fleet under a load: what an autoscaler would have done, second by second, what it costs and what comes late.
+"""A simulated fleet under a load: an autoscaler's decisions second by second, their cost, and the late images.
 
     load = Load(offered, start=0.0)
     outcome = simulate(load, Autoscaler(1, 20, (Offered(135),)), Fleet(rate=150), begin=86400)
     outcome.late_share, outcome.replica_seconds
 
-The model: a pod answers ``rate`` images a second from ``start_s`` after it was asked for until it is removed, and is
-paid for from the asking on. What would wait longer than ``slo_s`` is refused on arrival; refused and late count the
-same. The autoscaler decides every ``sync_s`` on the offered rate of the last minute as it was ``lag_s`` ago. Pods that
-are removed answer what they hold and take nothing new; those that still start go first.
+The model: a pod answers ``rate`` images a second from ``start_s`` after it was asked for until it is removed. It is
+paid for from the asking on. An image that would wait longer than ``slo_s`` is refused on arrival; refused and late
+count the same. The autoscaler decides every ``sync_s``, on the offered rate of the last minute as it was ``lag_s`` ago.
+Starting pods are removed first. A removed pod answers the images that it holds and takes no new ones.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WORKERS = 2
-# Seconds of the trace before the first one that is judged, in which a fleet finds its size.
+# Seconds of the trace before the first judged one, in which a fleet finds its size.
 WARM_UP_S = 3600
 _SELECT = {"Max": 0, "Min": 1, "Disabled": 2}
 
@@ -38,11 +38,11 @@ class FleetError(ValueError):
 
 @dataclass(frozen=True)
 class Fleet:
-    """What pods and machines can do.
+    """The abilities of pods and machines.
 
-    ``rate`` images/s a pod; ``start_s`` from asking for a pod to its first answer, on a machine that is there;
-    ``machine_start_s`` more where none is; a machine holds ``pods_per_machine`` and goes when it has been empty for
-    ``linger_s``. CPU is a mean of ``cpu_window_s``, a pod at its rate being at 100 % of what it requests.
+    A pod answers ``rate`` images/s. It takes ``start_s`` from the request to its first answer on a running machine, and
+    ``machine_start_s`` more on a new one. A machine holds ``pods_per_machine``, and goes after it was empty for
+    ``linger_s``. CPU is a mean of ``cpu_window_s``; a pod at its rate is at 100 % of its request.
     """
 
     rate: float
@@ -65,7 +65,7 @@ class Fleet:
 class Load:
     """Images ``offered`` in each second from epoch ``start`` on: float64[n].
 
-    ``counted``: bool[n], False where the trace has a gap: such seconds are simulated, but neither judged nor paid for.
+    ``counted``: bool[n], False in a gap of the trace: these seconds are simulated, but neither judged nor paid for.
     """
 
     offered: NDArray[np.float64]
@@ -99,7 +99,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to over the seconds judged: images, and seconds of pods and machines that were paid for."""
+    """The sums of a run over the judged seconds: images, and paid seconds of pods and machines."""
 
     offered: float
     late: float
@@ -127,10 +127,10 @@ def simulate(
     load: Load, autoscaler: Autoscaler, fleet: Fleet, begin: int = 0, end: int | None = None, phase: int = 0,
     share: float = 1.0,
 ) -> Outcome:  # fmt: skip
-    """What ``autoscaler`` comes to in the seconds from ``begin`` to ``end``, its syncs ``phase`` seconds after 0.
+    """The outcome of ``autoscaler`` in the seconds from ``begin`` to ``end``, with its syncs ``phase`` seconds after 0.
 
-    The run begins WARM_UP_S earlier where there is so much. It stops early once more than ``share`` of all images of
-    the span are late; then what it has cost is meaningless. Raises FleetError.
+    The run begins WARM_UP_S earlier if the load does. It stops early once more than ``share`` of all images of the span
+    are late; its cost is then meaningless. Raises FleetError.
     """
     return _run(load, autoscaler, fleet, begin, end, phase, share)[0]
 
@@ -219,7 +219,7 @@ def _policies(rules: Rules) -> NDArray[np.int64]:
 
 
 def fixed(pods: int) -> Autoscaler:
-    """A fleet that is always ``pods``."""
+    """A fleet of always ``pods``."""
     return Autoscaler(pods, pods, ())
 
 

@@ -1,4 +1,4 @@
-"""What an autoscaler's manifest says, and what the HorizontalPodAutoscaler behind it decides.
+"""An autoscaler as its manifest describes it, and the decisions of its HorizontalPodAutoscaler.
 
     autoscaler = Autoscaler(2, 20, (Offered(120), Cron("45 8 * * 1-5", "0 19 * * 1-5", 6)))
     state = State(replicas=2, ready=2)
@@ -6,9 +6,9 @@
         decision = decide(autoscaler, state, [offered(now), None], now)
         state = State(decision.replicas, ready(now), decision.history)
 
-``decide`` is one sync of the controller, which runs one every 15 s. It is given what the queries of the triggers
-answer, in the order of the triggers. It keeps nothing and changes nothing: the history comes back with the decision.
-A simulation of it must hold to these steps:
+``decide`` is one sync of the controller, which runs one every 15 s. Its input is the answers to the triggers' queries,
+in the order of the triggers. It keeps nothing and changes nothing: the history comes back with the decision.
+A simulation must do the same steps:
 
 - KEDA and prometheus-adapter hand values over in thousandths, cut to a whole (``milli``), and so is the target.
 - Offered, Queue, GpuMemory, Cron and Before are external metrics with an ``averageValue``: ``replicas.by_average``.
@@ -57,7 +57,7 @@ SYNC_S = 15
 
 @dataclass(frozen=True)
 class Offered:
-    """``per_pod`` images a second, refused ones included, that each pod is to have, as a mean of ``window_s``."""
+    """A target of ``per_pod`` images a second for each pod, refused ones included, as a mean of ``window_s``."""
 
     per_pod: float
     window_s: int = 60
@@ -65,14 +65,14 @@ class Offered:
 
 @dataclass(frozen=True)
 class Cpu:
-    """CPU in per cent of what the pods request."""
+    """CPU in per cent of the pods' requests."""
 
     utilisation: int
 
 
 @dataclass(frozen=True)
 class Queue:
-    """Images that wait, ``per_pod`` each."""
+    """A target of ``per_pod`` waiting images for each pod."""
 
     per_pod: float
 
@@ -109,10 +109,10 @@ Trigger = Offered | Cpu | Queue | GpuMemory | Cron | Before
 
 @dataclass(frozen=True)
 class Autoscaler:
-    """What a manifest says, an HPA or a KEDA ScaledObject.
+    """An autoscaler as a manifest describes it, an HPA or a KEDA ScaledObject.
 
-    ``cooldown_s`` counts with ``minimum`` 0 alone: so long after the last trigger was active KEDA stops the last pod.
-    Raises ValueError for bounds without a size in them, and for a target under a thousandth.
+    ``cooldown_s`` counts with ``minimum`` 0 alone: KEDA stops the last pod that long after the last trigger was active.
+    Raises ValueError for bounds that allow no size, and for a target under a thousandth.
     """
 
     minimum: int
@@ -193,7 +193,7 @@ def _active(trigger: Trigger, value: float | None, now: float) -> bool | None:
 
 
 def _proposal(trigger: Trigger, value: float | None, state: State, autoscaler: Autoscaler, now: float) -> int | Failure:
-    """The pods that ``trigger`` asks for, or why it can't."""
+    """The pods that ``trigger`` asks for, or the reason that it can't ask."""
     tolerances = replicas.Tolerances(autoscaler.up.tolerance, autoscaler.down.tolerance)
     if isinstance(trigger, Cron):
         # Outside its hours the trigger asks for one pod, not for none.

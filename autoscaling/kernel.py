@@ -15,7 +15,7 @@ Array = Any  # numba's own types are not mypy's
 
 PODS, PERCENT = 0, 1
 MAX, MIN, DISABLED = 0, 1, 2
-# What a metric that can't be had proposes.
+# The proposal of a metric that failed.
 FAILED = -1
 # Places of ``totals``.
 OFFERED, LATE, POD_SECONDS, MACHINE_SECONDS, SECONDS, MOST_PODS = range(6)

@@ -1,7 +1,7 @@
 """The objects of a manifest file or of a kustomize directory, patched as ``kubectl kustomize`` would.
 
-Only what can change an autoscaler is done: ``resources``, and patches whose target is one. Fields that touch images,
-names, labels and the like are passed over; any other field is refused by its name.
+It handles only fields that can change an autoscaler: ``resources``, and patches whose target is one. Fields for images,
+names, labels and the like are ignored; any other field is refused by its name.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _documents(path: Path) -> list[Fields]:
 
 
 def _patched(listed: list[Fields], patch: Fields, folder: Path) -> list[Fields]:
-    """``listed`` with one entry of ``patches`` done to the autoscalers that it is for."""
+    """``listed`` with one entry of ``patches`` applied to its target autoscalers."""
     patch.only("path", "patch", "target")
     change = _change(patch, folder)
     target = patch.child("target")
@@ -91,7 +91,7 @@ def _patched(listed: list[Fields], patch: Fields, folder: Path) -> list[Fields]:
 
 
 def _change(patch: Fields, folder: Path) -> dict[str, Any] | list[Any]:
-    """What is to be done: an object to be merged, or a list of operations."""
+    """A patch: an object to be merged, or a list of operations."""
     if patch.has("path"):
         path = folder / patch.text("path")
         try:
@@ -110,7 +110,7 @@ def _change(patch: Fields, folder: Path) -> dict[str, Any] | list[Any]:
 
 
 def _meant(item: Fields, target: Fields) -> bool:
-    """Whether ``target``, regular expressions of the whole kind and name, is an autoscaler that is ``item``."""
+    """Whether ``item`` is an autoscaler that matches ``target``, regular expressions of the whole kind and name."""
     kind = item.values.get("kind")
     if kind not in AUTOSCALERS:
         return False
@@ -178,7 +178,7 @@ def _put(parent: Any, last: str, operation: dict[str, Any]) -> None:
         return
     key: Any = _index(last) if isinstance(parent, list) else last
     if op != "add":
-        parent[key]  # what is taken away or replaced must be there
+        parent[key]  # a key that is removed or replaced must exist
     if op == "remove":
         del parent[key]
     else:

@@ -1,7 +1,7 @@
-"""Some minutes of a load against real replicas, scaled by the controller's own decisions, and what was predicted.
+"""Some minutes of a load against real replicas, scaled by the controller's own decisions, and the prediction.
 
-Replicas run behind the project's nginx, a Prometheus scrapes them, and every 15 s ``hpa.decide`` is asked what the
-controller would do, from what that Prometheus answers. The prediction is ``fleet.simulate`` of the same arrivals.
+Replicas run behind the project's nginx, and a Prometheus scrapes them. Every 15 s ``hpa.decide`` decides in place of
+the controller, from that Prometheus' answers. The prediction is ``fleet.simulate`` of the same arrivals.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Plan:
 
     @property
     def first_size(self) -> int:
-        """The pods that it begins with: as the simulation does."""
+        """The pods at the beginning, the same as in the simulation."""
         size = math.ceil(float(self.counts[:60].mean()) / (0.7 * self.rate))
         return min(max(size, self.autoscaler.minimum), self.autoscaler.maximum)
 
@@ -216,14 +216,14 @@ def _sending(port: int, body: bytes, planned: NDArray[np.float64], start: float,
 
 
 def measured_total(plan: Plan, found: Measured) -> Total:
-    """What ``found`` comes to after LEAD_S."""
+    """The total of ``found`` after LEAD_S."""
     judged = slice(LEAD_S, len(plan.counts))
     share = float(found.late[judged].sum() / plan.counts[judged].sum())
     return Total(float(found.wanted[judged].sum()), share, int(found.wanted[judged].max()))
 
 
 def predicted(plan: Plan, start_s: float, lag_s: int) -> tuple[Total, fleet.Course]:
-    """What the simulation says of ``plan``, with pods that take ``start_s`` and a metric that is ``lag_s`` old.
+    """The simulation of ``plan``, with pods that take ``start_s`` to start and a metric that is ``lag_s`` old.
 
     A pod's queue holds what is done within the SLO, less what the batcher keeps of it and the image's own time.
     """

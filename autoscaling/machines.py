@@ -1,7 +1,7 @@
 """Machines that can be rented: their prices, and the images a second that each answers.
 
-A GPU answers ``b / (α·b + β)`` images a second in batches of b (Nexus, SOSP 2019), its host's vCPUs decode
-``1 / host`` each; the machine answers what the slower of the two does. Without a GPU the vCPUs do both.
+A GPU answers ``b / (α·b + β)`` images a second in batches of b (Nexus, SOSP 2019). Each vCPU of its host decodes
+``1 / host``. The slower of the two bounds the machine. Without a GPU the vCPUs do both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PACKAGED = Path(__file__).with_name("assets") / "machines.json"
 # The service's RESNET18_MAX_BATCH, by default.
 MAX_BATCH = 32
-# Batches after which what a service has learned outweighs its warm-up.
+# After so many batches, a service's learned figures outweigh its warm-up.
 LEARNED = 64
 
 
@@ -33,7 +33,7 @@ class MachinesError(Exception):
 class Machine:
     """A machine that can be rented; figures in milliseconds, ``alpha_ms`` and ``beta_ms`` of its GPU if it has one.
 
-    ``measured``: on a machine of this type; else ``basis`` tells what they were taken from.
+    ``measured``: on a machine of this type; otherwise ``basis`` names their source.
     """
 
     type: str
@@ -53,9 +53,9 @@ class Machine:
     price_date: str = ""
 
     def batch(self, slo_ms: float) -> int:
-        """The largest batch of which two, one before it and itself, are done within the SLO; 0 where not even one is.
+        """The largest batch of which two in a row are done within the SLO; 0 if not even one image is.
 
-        A vCPU works through images one by one: batches would gain it next to nothing.
+        A vCPU works on one image at a time: batches would gain next to nothing.
         """
         if self.alpha_ms + self.beta_ms + self.host_ms > slo_ms:
             return 0
@@ -64,7 +64,7 @@ class Machine:
         return max(1, min(MAX_BATCH, int((slo_ms / 2 - self.beta_ms) / self.alpha_ms)))
 
     def limits(self, slo_ms: float) -> tuple[float, float]:
-        """Images a second that its GPUs answer, and that its vCPUs do; both the same where there is no GPU."""
+        """Images a second that its GPUs answer, and that its vCPUs decode; both are the same without a GPU."""
         batch = self.batch(slo_ms)
         if not batch:
             return 0.0, 0.0
@@ -79,7 +79,7 @@ class Machine:
         return min(self.limits(slo_ms))
 
     def bound(self, slo_ms: float) -> str:
-        """What holds it back; where cores hold a GPU back, the milliseconds of ``host_ms`` below which they do not."""
+        """The part that bounds it; if cores bound a GPU, also the ``host_ms`` below which they would not."""
         gpu, host = self.limits(slo_ms)
         if not host:
             return "misses the SLO"
@@ -138,7 +138,7 @@ def _machine(row: Any, where: str) -> Machine:
 
 @dataclass(frozen=True)
 class Figures:
-    """What an image was found to cost, in ms, as in Machine; ``host_ms`` None: not known."""
+    """The measured cost of an image, in ms, as in Machine; ``host_ms`` None: not known."""
 
     alpha_ms: float
     beta_ms: float
@@ -183,9 +183,9 @@ def scaled(machines: Sequence[Machine], on: str, figures: Figures) -> list[Machi
 
 
 def served(url: str, host_ms: float) -> Figures:
-    """What the service whose ``GET /model`` is at ``url`` has learned of its batches.
+    """The figures that the service with its ``GET /model`` at ``url`` has learned from its batches.
 
-    Where the cores that infer decode as well, its α holds both: ``host_ms`` is taken off it. Raises MachinesError.
+    If the cores that infer decode as well, its α includes both: ``host_ms`` is subtracted. Raises MachinesError.
     """
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise MachinesError(f"{url!r} is no address of a service's /model, such as http://127.0.0.1:3000/model")

@@ -1,8 +1,8 @@
 """Manifests of an autoscaler, read: an autoscaling/v2 HorizontalPodAutoscaler or a KEDA ScaledObject.
 
-What can't be simulated is refused by its name, so that what is simulated is what is deployed. One thing is not quite
-the same: an HPA's metric of type Pods is read as its sum over the pods, and a real one takes a pod without a sample,
-such as one that starts, for being at the target when it goes down.
+A field that can't be simulated is refused by its name, so the simulated rules are the deployed ones. One thing differs
+a little: a metric of type Pods is read as its sum over the pods. A real HPA that goes down takes a pod without a
+sample, such as a starting one, for being at the target.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def read(path: Path) -> Manifest:
 
 
 def understood(item: Fields) -> Manifest:
-    """What ``item``, a HorizontalPodAutoscaler or a ScaledObject, says. Raises ManifestError."""
+    """The autoscaler that ``item``, a HorizontalPodAutoscaler or a ScaledObject, describes. Raises ManifestError."""
     if item.text("kind", kustomize.AUTOSCALERS) == "ScaledObject":
         item.text("apiVersion", ("keda.sh/v1alpha1",))
         autoscaler, notes = _scaled_object(item)

@@ -1,7 +1,7 @@
-"""The plan: what fixed fleets, an HPA as it comes and tuned ones cost on a trace, and the autoscaler to deploy.
+"""The plan: the cost of fixed fleets, default HPAs and tuned autoscalers on a trace, and the one to deploy.
 
-Everything that is turned is turned on the part before ``split``, for two thirds of what may be late: a part that is
-thin breaks the promise by as much. All figures are of the part after it.
+All settings are tuned on the part before ``split``, for two thirds of the images that may be late, because the part
+after it may be harder. All figures are of the part after it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from autoscaling.search import THRIFT, Fit, Search
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# The loop's phases that a policy is judged with; the worst lateness and the median cost are told.
+# The loop's phases with which a policy is judged, by its worst lateness and its median cost.
 JUDGED_PHASES = (0, 3, 6, 9, 12)
-# A schedule or a pre-warm must save so much more than the plain rate, as a share of the fixed fleet, to be chosen.
+# To be chosen, a schedule or a pre-warm must save so much more than the plain rate, as a share of the fixed fleet.
 WORTH = 0.01
-# So long without an image makes it worth asking whether no pod at all is cheaper.
+# After so long without an image it may be cheaper to have no pod at all.
 IDLE_S = 600
 DAY_S = 86400
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What is promised and paid: at most ``late`` of the images late, ``usd_per_hour`` a pod, or a machine."""
+    """The promise and the price: at most ``late`` of the images late, ``usd_per_hour`` a pod, or a machine."""
 
     late: float = 0.001
     paid: Literal["pods", "machines"] = "pods"
@@ -119,7 +119,7 @@ def settings(autoscaler: Autoscaler) -> dict[str, Any]:
 
 
 def usual(maximum: int) -> dict[str, Autoscaler]:
-    """What fleets have that nobody planned: the HPA's defaults on CPU, and the rules this project began with."""
+    """The autoscalers of a fleet that nobody planned: the HPA's defaults on CPU, and this project's first rules."""
     return {
         "HPA's defaults, CPU 70 %": Autoscaler(1, maximum, (Cpu(70),)),
         "seed: CPU 70 %, queue 50": Autoscaler(
@@ -168,7 +168,7 @@ def plan(
 
 
 def _tuned(search: Search, seed: int) -> tuple[dict[str, Fit], dict[str, Any] | None]:
-    """The tuned policies by name, and what the control says of the schedule."""
+    """The tuned policies by name, and the control's verdict on the schedule."""
     found: dict[str, Fit] = {}
     search.told("CPU alone")
     cpu = search.cpu()
@@ -217,7 +217,7 @@ def _idles(search: Search) -> bool:
 
 
 def _chosen(tuned: dict[str, Fit], fixed_cost: float, control: dict[str, Any] | None) -> str:
-    """The cheapest where it was tuned; what is more than the plain rate has to be worth it, and the clock's doing."""
+    """The cheapest on the tuned part. An addition to the plain rate must be worth it, and must follow the clock."""
     plain, scheduled = "offered rate, tuned", "offered rate + schedule"
     allowed = dict(tuned)
     if control and control["gain_tuned"] - max(control["gain_shifted"], 0.0) < WORTH:

@@ -29,7 +29,7 @@ _MAX_BYTES = 64 * 2**20
 
 
 class PrometheusError(Exception):
-    """There is no history to be had; the message is one sentence that quotes what was asked or answered."""
+    """No history could be read; the message is one sentence that quotes the query or the answer."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def query(step_s: int, labels: str = "") -> str:
 def history(url: str, days: float, *, step_s: int = 60, labels: str = "", end: float | None = None) -> History:
     """The offered rate of the last ``days`` until ``end`` (epoch seconds, default now), from the Prometheus at ``url``.
 
-    It is asked in pieces of at most MAX_POINTS. What lies before the first sample and after the last is left out.
+    It asks for pieces of at most MAX_POINTS. The time before the first sample and after the last is left out.
     Raises PrometheusError.
     """
     if not (days > 0 and math.isfinite(days)):

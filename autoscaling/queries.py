@@ -1,11 +1,11 @@
-"""The PromQL of the triggers: what is written is what is recognised.
+"""The PromQL of the triggers, written and recognised.
 
     sum(rate(resnet18_images_total{namespace="default"}[60s]))                          Offered
     sum(rate(resnet18_images_total{namespace="default"}[300s] offset 85500s)) * 1.1     Before
     sum(resnet18_queue_images{namespace="default"})                                     Queue
     sum(100 * DCGM_FI_DEV_FB_USED{pod=~"resnet18-.*"} / (...)) or vector(0)             GpuMemory
 
-The selectors may be others, but none may choose by ``outcome``: offered is what was answered, refused and failed alike.
+Other selectors are accepted, but none by ``outcome``: offered includes answered, refused and failed images.
 """
 
 from __future__ import annotations

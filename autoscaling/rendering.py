@@ -1,7 +1,7 @@
 """Manifests of an autoscaler, written: as a HorizontalPodAutoscaler or as KEDA's ScaledObject.
 
-``manifests.read`` of what is written gives the same autoscaler back. What a form can't say is refused, so that nothing
-is lost on the way.
+``manifests.read`` of the written manifest gives the same autoscaler. If a form can't express it, it is refused, so
+nothing is lost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NAME = "resnet18"
-# What a cluster has where a manifest says nothing.
+# A cluster's defaults where a manifest says nothing.
 _TOLERANCE = 0.1
 _DIGITS = 3
 
@@ -87,7 +87,7 @@ def _text(
 
 
 def _needs(autoscaler: Autoscaler, form: str) -> list[str]:
-    """What the cluster must be for ``autoscaler`` to mean there what it means here."""
+    """The requirements of ``autoscaler`` on the cluster, without which it would act differently there."""
     if autoscaler.up.tolerance == autoscaler.down.tolerance == _TOLERANCE:
         return []
     keda = " and KEDA 2.18" if form == "KEDA" else ""

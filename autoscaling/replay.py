@@ -30,38 +30,40 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 SERVE = f"{sys.executable} -m bentoml serve benchmarks.paced:ResNet18 --host 127.0.0.1 --port {{port}}"
 RULES = ROOT / "deploy" / "kubernetes" / "overlays" / "cpu"
-# Of the trace, so that its own noise is small; --peak says how much is sent.
+# Scale of the trace, so that its own noise is small; --peak says how much is sent.
 SCALE = 100.0
 IMAGE = ROOT / "web" / "samples" / "boat.jpg"
-# Of what a pod holds: as in RULES.
+# As a share of a pod's rate, the same as in RULES.
 TARGET = 0.87
-# The metric's age in the model that plans are made with, and here, where it is half of what is between two scrapes.
+# The metric's age in plans, and here, where it is half of the time between two scrapes.
 LAGS = (15, 8)
-# The goals: of pod-seconds a share, of what is late a factor or so many per cent of the images.
+# The goals: a share of the pod-seconds; for late images a factor, or so many per cent of the images.
 NEAR, FACTOR, POINTS = 0.05, 1.5, 0.05
 
 
 @click.command(context_settings={"max_content_width": 110, "show_default": True})
-@click.option("--minutes", type=float, default=20.0, help="Minutes that it lasts, besides two of lead.")
+@click.option("--minutes", type=float, default=20.0, help="Minutes of the run, besides two of lead.")
 @click.option(
     "--trace",
     type=click.Path(path_type=Path),
     default=EXAMPLE,
     show_default="New York's taxis",
-    help="Counts a step, or timestamp,count: as plan takes them.",
+    help="A trace as plan takes it: counts, or timestamp,count.",
 )
 @click.option(
     "--step", "step_s", type=click.IntRange(1), help="Seconds of a step of the trace.  [default: its own, or 1]"
 )
-@click.option("--from-hour", type=float, default=5.0, help="The hour of the trace to begin at.")
+@click.option("--from-hour", type=float, default=5.0, help="The hour of the trace at which to begin.")
 @click.option("--compress", type=click.IntRange(1), default=18, help="Seconds of the trace that become one.")
-@click.option("--peak", type=float, help="Images a second of its highest minute.  [default: 0.7 of what all pods hold]")
-@click.option("--pods", type=click.IntRange(1, 32), default=8, help="Replicas at most.")
+@click.option("--peak", type=float, help="Images a second of the highest minute.  [default: 0.7 of all pods' rate]")
+@click.option("--pods", type=click.IntRange(1, 32), default=8, help="The largest number of replicas.")
 @click.option("--pod-rate", type=float, default=20.0, help="Images a second that a replica's stand-in engine answers.")
-@click.option("--start-s", type=float, default=30.0, help="Seconds a pod takes from being asked for, at least.")
+@click.option("--start-s", type=float, default=30.0, help="The fewest seconds from the request for a pod to its start.")
 @click.option("--slo-ms", type=click.IntRange(100, 10_000), default=1000, help="RESNET18_SLO_MS of the replicas.")
-@click.option("--serve", default=SERVE, show_default="the service with benchmarks/paced.py", help="Starts a replica.")
-@click.option("--seed", type=click.IntRange(0), default=1, help="Of the arrivals.")
+@click.option(
+    "--serve", default=SERVE, show_default="the service with benchmarks/paced.py", help="Command of a replica."
+)
+@click.option("--seed", type=click.IntRange(0), default=1, help="Seed of the arrivals.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("build/replay"))
 def replay(
     minutes: float,
@@ -78,11 +80,11 @@ def replay(
     seed: int,
     out: Path,
 ) -> None:
-    """Replay a trace against real replicas, scaled by what the controller would decide, beside the prediction.
+    """Replay a trace against real replicas, scaled by the controller's rules, beside the prediction.
 
     Needs nginx and prometheus (on Debian: apt-get install --no-install-recommends nginx-light prometheus), and a model
-    in the store (make model). Replicas answer after a wait of a known length in the place of the model, so that many
-    fit this machine; HTTP, decoding, batcher, metrics and start-up are the service's own.
+    in the store (make model). In place of the model, replicas wait a known time, so that many fit this machine. HTTP,
+    decoding, batcher, metrics and start-up are the service's own.
     """
     try:
         _check(minutes, from_hour, pod_rate, start_s, peak)

@@ -1,4 +1,4 @@
-"""From metrics to pods: how many a HorizontalPodAutoscaler wants, before ``behavior`` holds it back.
+"""From metrics to pods: the size that a HorizontalPodAutoscaler wants, before ``behavior`` limits it.
 
 The rules are those of Kubernetes 1.33 and newer, pkg/controller/podautoscaler/replica_calculator.go and
 metrics/utilization.go; each function names its counterpart. Amounts are whole thousandths (milli-CPU, milli-requests),
@@ -19,12 +19,12 @@ MAX_INT64 = 2**63 - 1
 
 
 class UnknownError(Exception):
-    """The controller can't tell how many pods are wanted; the message is the controller's own."""
+    """The controller can't compute a size; the message is the controller's own."""
 
 
 @dataclass(frozen=True)
 class Tolerances:
-    """Fractions by which a metric may be over (``up``) or under (``down``) its target without any change."""
+    """Fractions by which a metric may exceed (``up``) or miss (``down``) its target without any change."""
 
     up: float = 0.1
     down: float = 0.1
@@ -62,7 +62,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a young pod's CPU is not believed: two flags of kube-controller-manager, with their defaults."""
+    """The time in which a young pod's CPU is ignored: two flags of kube-controller-manager, with their defaults."""
 
     cpu_initialization_s: float = 300.0
     initial_readiness_s: float = 30.0
@@ -70,7 +70,7 @@ class Patience:
 
 @dataclass(frozen=True)
 class Groups:
-    """How many pods count, and the names of those that don't."""
+    """The number of pods that count, and the names of the others."""
 
     ready: int
     unready: frozenset[str] = frozenset()
@@ -82,10 +82,10 @@ PATIENCE = Patience()
 
 
 def group(pods: Sequence[Pod], samples: Mapping[str, Sample], cpu: bool, patience: Patience = PATIENCE) -> Groups:
-    """Sort ``pods`` by what their samples are good for: groupPods.
+    """Group ``pods`` by the use of their samples: groupPods.
 
-    Deleted and failed pods are ignored, pending ones are unready, those without a sample are missing. Readiness
-    counts for CPU alone.
+    Deleted and failed pods are ignored, pending pods are unready, pods without a sample are missing. Readiness counts
+    for CPU alone.
     """
     sets: dict[str, set[str]] = {"unready": set(), "missing": set(), "ignored": set()}
     ready = 0
@@ -104,10 +104,10 @@ def group(pods: Sequence[Pod], samples: Mapping[str, Sample], cpu: bool, patienc
 
 
 def _unready(pod: Pod, sample: Sample, patience: Patience) -> bool:
-    """Whether a running pod's CPU sample is not believed.
+    """Whether a running pod's CPU sample is ignored.
 
-    In its first minutes: if it is not ready, or the sample's window began before it became what it is. Later: if it
-    has never been ready, which shows in a condition about as old as the pod.
+    In its first minutes: if it is not ready, or if the sample's window began before its last change of readiness.
+    Later: if it has never been ready; its condition is then about as old as the pod.
     """
     if pod.ready is None or pod.start_age_s is None or pod.transition_age_s is None:
         return True
@@ -195,7 +195,7 @@ def _wanted(
     ratio_of: Callable[[Mapping[str, int]], float],
     tolerances: Tolerances,
 ) -> int:
-    """Pods wanted, with what is not known filled in against the direction that the known pods point to.
+    """Pods wanted, with unknown pods filled in against the direction that the known pods point to.
 
     Growing: missing and unready pods count 0. Shrinking: missing ones count ``fallback``. If that turns the direction
     of the ratio, or of the size, nothing changes.

@@ -1,4 +1,4 @@
-"""What a plan tells: a table on the console, plan.json, charts and manifests in a folder."""
+"""The output of a plan: a table on the console; plan.json, charts and manifests in a folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DAY_S = 86400
 
 
 def gaps(prepared: Prepared, console: Console) -> None:
-    """Say what is missing in the trace, and how it was filled."""
+    """Print the gaps of the trace, and how they were filled."""
     if not prepared.gaps:
         return
     total = sum(length for _, length, _ in prepared.gaps)
@@ -69,7 +69,7 @@ def table(body: dict[str, Any], console: Console) -> None:
 
 
 def believe(body: dict[str, Any]) -> str:
-    """Two sentences: where the gain comes from, and what it hangs on."""
+    """Two sentences: the source of the gain, and its conditions."""
     rows = {row["name"]: row for row in body["policies"]}
     row = rows[body["chosen"]]
     best = row["saved"]["fixed_fleet"]
@@ -105,7 +105,7 @@ def believe(body: dict[str, Any]) -> str:
 
 
 def write(folder: Path, made: Plan, prepared: Prepared, fleet: Fleet) -> None:
-    """Fill ``folder``: plan.json, course.svg, trade.svg, scaledobject.yaml and, where one can say it, hpa.yaml."""
+    """Fill ``folder``: plan.json, course.svg, trade.svg, scaledobject.yaml and, if an HPA can express it, hpa.yaml."""
     body = made.body | {"believe": believe(made.body)}
     (folder / "plan.json").write_text(json.dumps(body, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     (folder / "course.svg").write_text(_course(made, prepared, fleet), encoding="utf-8")
@@ -120,7 +120,7 @@ def write(folder: Path, made: Plan, prepared: Prepared, fleet: Fleet) -> None:
 
 
 def _source(body: dict[str, Any]) -> list[str]:
-    """The comment of the manifests: how they were found, so that they can be found again."""
+    """The comment of the manifests: the command that finds them again."""
     row = next(row for row in body["policies"] if row["name"] == body["chosen"])
     request = body["request"]
     asked = " ".join(

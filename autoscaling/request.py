@@ -1,4 +1,4 @@
-"""What ``plan`` and ``check`` are asked for: the trace, what pods can do, what is promised and paid."""
+"""The request to ``plan`` and ``check``: the trace, the pods, the promise and the price."""
 
 from __future__ import annotations
 
@@ -27,30 +27,34 @@ _DAYS = click.FloatRange(min=0)
 OPTIONS: tuple[tuple[str, Any, str], ...] = (
     ("trace", str, "Counts of images: one a line, or timestamp,count.  [default: New York's taxis]"),
     ("prometheus", str, "Take resnet18_images_total of this Prometheus instead."),
-    ("days", float, "Days of history to ask it for.  [default: 14]"),
-    ("step_s", click.IntRange(min=1), "Seconds a step, where there are no timestamps.  [default: 1]"),
+    ("days", float, "Days of its history.  [default: 14]"),
+    ("step_s", click.IntRange(min=1), "Seconds of a step, if there are no timestamps.  [default: 1]"),
     ("scale", float, "Multiply the trace.  [default: 1]"),
     ("smooth_s", _COUNT, "Take the moving mean of so many seconds for a Poisson rate.  [default: 0]"),
     ("zeros", None, "Runs of zeros are silence, not gaps of the recording."),
     ("from_day", _DAYS, "Leave out the days of the trace before this one.  [default: 0]"),
     ("to_day", _DAYS, "Leave out the days from this one on.  [default: the last]"),
     ("split", _DAYS, "Tune on so many days, judge on the rest.  [default: 2/3 of all]"),
-    ("seed", _COUNT, "Of Poisson arrivals and of the control.  [default: 0]"),
-    ("rate", float, "Images a second that a pod answers: what find-limit says.  [default: 150]"),
-    ("start_s", _COUNT, "Seconds from asking for a pod to its first answer.  [default: 30]"),
-    ("slo_ms", float, "What would wait longer is refused.  [default: 1000]"),
+    ("seed", _COUNT, "Seed of the Poisson arrivals and of the control.  [default: 0]"),
+    ("rate", float, "Images a second that a pod answers, as find-limit measures.  [default: 150]"),
+    ("start_s", _COUNT, "Seconds from the request for a pod to its first answer.  [default: 30]"),
+    ("slo_ms", float, "Milliseconds that an image may wait; else it is refused.  [default: 1000]"),
     ("late", float, "Share of the images that may be late or refused.  [default: 0.001]"),
     ("pods_per_machine", click.IntRange(min=1), "Pods that a machine holds.  [default: 1]"),
-    ("machine_start_s", _COUNT, "Seconds more where no machine is free.  [default: 0]"),
+    ("machine_start_s", _COUNT, "Seconds more, if no machine is free.  [default: 0]"),
     ("linger_s", _COUNT, "Seconds that an empty machine stays: 600, or 60 with consolidation.  [default: 0]"),
-    ("pay", click.Choice(["pods", "machines"]), "What is paid for.  [default: pods; machines with --linger-s]"),
+    (
+        "pay",
+        click.Choice(["pods", "machines"]),
+        "The unit that you pay for.  [default: pods; machines with --linger-s]",
+    ),
     ("usd_per_hour", float, "Price of a pod or machine.  [default: 0.08925, a c7i.large: assumed]"),
 )
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, as plan.json keeps it; ``check`` starts from the one beside the manifests."""
+    """A request, as plan.json keeps it; ``check`` starts from the one beside the manifests."""
 
     trace: str | None = None
     prometheus: str | None = None
@@ -113,7 +117,7 @@ class Request:
         return replace(trace, counts=trace.counts[first:end], start=start)
 
     def split_s(self, seconds: int) -> int:
-        """The second that separates what is tuned on from what is judged. Raises FleetError."""
+        """The second that separates the tuned part from the judged part. Raises FleetError."""
         split = seconds * 2 // 3 // 60 * 60 if self.split is None else round(self.split * DAY_S)
         if not 0 < split < seconds:
             raise FleetError(f"--split {self.split:g} is outside the trace, which has {seconds / DAY_S:.3g} days")
@@ -121,7 +125,7 @@ class Request:
 
 
 def options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that ``plan`` and ``check`` share; what is not given is None."""
+    """The options that ``plan`` and ``check`` share; None for an option that is not given."""
     for name, kind, text in reversed(OPTIONS):
         metavar = {"prometheus": "URL", "split": "DAYS"}.get(name)
         shared: dict[str, Any] = {"is_flag": True, "default": None} if kind is None else {"type": kind}
@@ -130,7 +134,7 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def asked(given: dict[str, Any], base: Request) -> Request:
-    """``base`` with what was ``given``."""
+    """``base`` with the ``given`` options."""
     known = {name: value for name, value in given.items() if value is not None}
     if known.get("linger_s") and "pay" not in known:
         known["pay"] = "machines"

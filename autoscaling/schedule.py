@@ -1,8 +1,8 @@
-"""What a load does at the same time of each half hour, hour or day, as KEDA's cron triggers.
+"""Bursts at the same time of each half hour, hour or day, as KEDA's cron triggers.
 
-A schedule is learned where a plain autoscaler is late: the images that it is late for are folded by the phase of a
-period. If few minutes of the period hold most of them, pods are wanted before those minutes. ``shaken`` is the control:
-each day is moved by some minutes, so that what depends on the clock can't be worth anything any more.
+A schedule is learned from the images for which a plain autoscaler is late. They are folded by the phase of a period.
+If few minutes of the period hold most of them, pods are wanted before those minutes. ``shaken`` is the control: each
+day is moved by some minutes, so a schedule that follows the clock gains nothing there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DAY = 1440
-# Minutes of the periods that are looked at, shortest first.
+# The periods to try, in minutes, shortest first.
 PERIODS = (30, 60, DAY)
 # A phase is found where at most so much of a period holds at least so much of what is late, at so many times at least.
 NARROW, MOST, OFTEN = 0.2, 0.5, 5
@@ -32,7 +32,7 @@ NARROW, MOST, OFTEN = 0.2, 0.5, 5
 class Burst:
     """Minutes ``first`` to ``last`` of each ``period`` minutes, counted from midnight UTC, and the pods they need.
 
-    ``pods``: the median, the 90th percentile and up to two more, of the times at which a plain one was late.
+    ``pods``: the median, the 90th percentile and up to two more, over the times at which a plain autoscaler was late.
     """
 
     period: int
@@ -43,7 +43,7 @@ class Burst:
 
 @dataclass(frozen=True)
 class Minutes:
-    """A run by minute of the clock: ``offset`` is the minute of the day at which it begins, the rest float64[n]."""
+    """A run by minute of the clock: ``offset`` is its first minute of the day, the other fields are float64[n]."""
 
     offset: int
     late: NDArray[np.float64]
@@ -51,7 +51,7 @@ class Minutes:
 
 
 def minutes(load: Load, autoscaler: Autoscaler, fleet: Fleet, begin: int, end: int) -> Minutes:
-    """Images that ``autoscaler`` is late for, and pods for the fullest 5 seconds, in each minute of the span."""
+    """Late images of ``autoscaler``, and pods for the fullest 5 seconds, in each minute of the span."""
     begin += int(-(load.start + begin) % 60)
     end -= (end - begin) % 60
     late = course(load, autoscaler, fleet, begin, end).late * load.counted[begin:end]
@@ -61,7 +61,7 @@ def minutes(load: Load, autoscaler: Autoscaler, fleet: Fleet, begin: int, end: i
 
 
 def bursts(run: Minutes) -> list[Burst]:
-    """The phases at which ``run`` is late, of the shortest period that tells all that a longer one would."""
+    """The phases at which ``run`` is late, of the shortest period that explains as much as a longer one."""
     total = float(run.late.sum())
     if total <= 0:
         return []
@@ -78,7 +78,7 @@ def bursts(run: Minutes) -> list[Burst]:
         hot[rising[: max(1, min(count, int(period * NARROW)))]] = True
         hot &= (folded > 3 / period) & (np.bincount(phase[run.late > 0], minlength=period) >= OFTEN)
         share, width = float(folded[hot].sum()), float(hot.mean())
-        # What comes each hour does so at the period of a half hour too, but in every second one.
+        # A burst of each hour also shows at the period of a half hour, but in every second one.
         if share >= MOST and (not found or (width < 0.6 * narrow and share > 0.95 * held)):
             found = [_burst(run, phase, period, first, last) for first, last in _runs(hot)]
             held, narrow = share, width
@@ -98,15 +98,15 @@ def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 
 def windows(burst: Burst, lead: int, hold: int, pods: int) -> dict[int, tuple[int, int]]:
-    """Of each time of the day at which ``burst`` may come: its start, and (length, pods), in minutes from midnight."""
+    """For each time of the day at which ``burst`` may come: its start, and (length, pods), in minutes from midnight."""
     length = burst.last - burst.first + 1 + lead + hold
     return {(burst.first - lead + number * burst.period) % DAY: (length, pods) for number in range(DAY // burst.period)}
 
 
 def by_worth(run: Minutes, wanted: dict[int, tuple[int, int]], period: int) -> list[int]:
-    """The starts of ``wanted``, those first in which ``run`` was late for most images a pod.
+    """The starts of ``wanted``, ordered by the late images a pod in ``run``, most first.
 
-    A fortnight holds few of each time of the day: a quarter of what the periods beside were late for counts too.
+    A fortnight has few of each time of the day, so a quarter of the late images of the neighbouring periods counts too.
     """
     once = np.bincount((run.offset + np.arange(len(run.late))) % DAY, run.late, DAY)
     folded: NDArray[np.float64] = once + (np.roll(once, period) + np.roll(once, -period)) / 4
@@ -126,7 +126,7 @@ def triggers(wanted: dict[int, tuple[int, int]]) -> tuple[Cron, ...]:
     for (length, pods), starts in kinds.items():
         together: dict[tuple[int, frozenset[int]], list[int]] = defaultdict(list)
         for minute, hours in starts.items():
-            # Only what ends equally many hours later can share a trigger.
+            # Only windows that end equally many hours later can share a trigger.
             together[(minute + length) // 60, frozenset(hours)].append(minute)
         for (later, of_day), at in together.items():
             ends = [(minute + length) % 60 for minute in at]
@@ -146,7 +146,7 @@ def _hours(hours: Iterable[int]) -> str:
 
 
 def of_day(load: Load, fleet: Fleet, begin: int, end: int, share: float, block: int = 30) -> tuple[Cron, ...]:
-    """Pods by the time of day: what ``share`` of the days needed at most, in blocks of ``block`` minutes."""
+    """Pods by the time of day that suffice on ``share`` of the days, in blocks of ``block`` minutes."""
     begin += int(-(load.start + begin) % 60)
     end -= (end - begin) % (60 * block)
     means = load.offered[begin:end].reshape(-1, 60).mean(1)
@@ -170,7 +170,7 @@ def of_day(load: Load, fleet: Fleet, begin: int, end: int, share: float, block: 
 
 
 def shaken(load: Load, seed: int, period: int) -> Load:
-    """``load`` with each day turned by 1 to ``period`` - 1 minutes, at random: the control."""
+    """The control: ``load`` with each day rotated by 1 to ``period`` - 1 minutes, at random."""
     random = np.random.default_rng(seed)
     offered, counted = load.offered.copy(), load.counted.copy()
     for first in range(0, len(load), 86400):

@@ -1,4 +1,4 @@
-"""The search: of autoscalers whose rules can be turned, the cheapest that keeps a promise on one part of a trace."""
+"""The search for the cheapest settings that keep a promise on one part of a trace."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Start minute of the day: length in minutes, pods.
 Schedule = dict[int, tuple[int, int]]
-# What is tuned may be late for so much of the promise: where it is judged, it is late for more.
+# Tuning uses so much of the promise, because the judged part is late for more.
 THRIFT = 2 / 3
 # Per cent of a pod's rate that a target may be.
 LOWEST, LIKELY, HIGHEST = 5, 70, 134
@@ -31,7 +31,7 @@ FALLS = ((100, 15), (50, 15), (20, 15), (20, 60))
 
 @dataclass(frozen=True)
 class Knobs:
-    """What is turned: the target in per cent of a pod's rate (or of its CPU), and the rest of a manifest."""
+    """The tuned settings: the target in per cent of a pod's rate (or of its CPU), and the rest of a manifest."""
 
     target: int = 80
     metric: Literal["offered", "cpu"] = "offered"
@@ -48,7 +48,7 @@ class Knobs:
         per_pod = round(self.target / 100 * rate, 2)
         asked: tuple[Offered | Cpu, ...] = (Offered(per_pod),) if self.metric == "offered" else (Cpu(self.target),)
         before = (replace(self.before, per_pod=per_pod),) if self.before else ()
-        # As many pods as may be at once: what holds a fleet back is late.
+        # All pods at once: a fleet that grows slowly is late.
         up = Rules((Policy("Pods", maximum, 15),), 0, "Max", self.up_tolerance)
         down = Rules((Policy("Percent", *self.fall),), self.window_s, "Max", self.down_tolerance)
         return Autoscaler(self.minimum, maximum, (*asked, *before, *self.crons), up, down)
@@ -56,7 +56,7 @@ class Knobs:
 
 @dataclass(frozen=True)
 class Fit:
-    """``knobs`` that keep the promise where they were tuned; their cost there, in paid seconds, and lateness."""
+    """``knobs`` that keep the promise on the tuned part; their cost there, in paid seconds, and lateness."""
 
     knobs: Knobs
     cost: float
@@ -67,9 +67,9 @@ class Fit:
 class Search:
     """A search in the seconds from ``begin`` to ``end`` of ``load``, for at most ``late`` of its images late.
 
-    ``paid``: what money goes by. ``tried`` gets (late share, cost) of each policy that was run to its end.
-    ``held``: from this second on the whole promise has to hold too, and no schedule is learned there (0: none).
-    ``period``: that of the schedule that was found, in minutes.
+    ``paid``: the unit that is paid for. ``tried`` gets (late share, cost) of each policy that was run to its end.
+    ``held``: from this second on the whole promise must hold too, and no schedule is learned there (0: none).
+    ``period``: the period of the schedule that was found, in minutes.
     """
 
     load: Load
@@ -90,7 +90,7 @@ class Search:
     def fit(self, knobs: Knobs) -> Fit | None:
         """``knobs`` with the highest target that keeps the promise, by bisection; None if none does."""
         low, high = LOWEST, 101 if knobs.metric == "cpu" else HIGHEST
-        # A schedule meets a minute of the clock early or late, as the loop's phase is; a rate hardly knows it.
+        # The loop's phase decides whether a schedule meets its minute early or late; a rate hardly depends on it.
         phases = (0, 10) if knobs.crons else (0,)
         if self._run(replace(knobs, target=LIKELY), phases):
             low = LIKELY - 1
@@ -162,12 +162,12 @@ class Search:
         return fit
 
     def with_bursts(self, fit: Fit) -> Fit:
-        """``fit`` with a schedule for the phases at which a leaner one is late; itself where there are none."""
+        """``fit`` with a schedule for the phases at which a leaner fleet is late; ``fit`` itself if there are none."""
         chosen: list[tuple[schedule.Burst, Schedule]] = []
         # Minutes from a trigger's start to pods that are ready.
         ahead = -(-(self.fleet.start_s + self.fleet.sync_s) // 60)
         bare = self._lean(fit, {})
-        for _ in range(3):  # those of the first ones hide others
+        for _ in range(3):  # the first bursts hide others
             run = self._lean(fit, _merged(chosen))
             known = {(burst.first, burst.last) for burst, _ in chosen}
             new = [burst for burst in schedule.bursts(run) if (burst.first, burst.last) not in known]
@@ -195,8 +195,8 @@ class Search:
                     chosen[place] = burst, options[best]
         if not found.knobs.crons:
             return fit
-        # Where it pays least, the time of day is left out. The order is learned on two thirds, lest the rest confirm
-        # it by heart.
+        # Times of day that gain least are left out. The order is learned on two thirds, so that the rest is an
+        # independent check.
         found = self.descend(found, rounds=1)
         kept = _merged(chosen)
         order = schedule.by_worth(bare, kept, self.period)
@@ -208,14 +208,14 @@ class Search:
         return self.firm(fewest if again and fewest.cost < again.cost and fewest.cost < found.cost else found)
 
     def _lean(self, fit: Fit, wanted: Schedule) -> schedule.Minutes:
-        """Where a fleet with hardly more than it needs is late, on two thirds of what is tuned on."""
+        """The late images of a fleet with hardly more pods than it needs, on two thirds of the tuned part."""
         lean = replace(fit.knobs, target=max(85, fit.knobs.target), crons=schedule.triggers(wanted))
         autoscaler = lean.autoscaler(self.fleet.rate, self.maximum)
         known = self.begin + (self.end - self.begin) * 2 // 3
         return schedule.minutes(self.load, autoscaler, self.fleet, self.begin, known)
 
     def _best_schedule(self, fit: Fit, options: list[Schedule]) -> tuple[Fit, int | None]:
-        """The cheapest of ``fit`` with one of ``options``, and which; None where ``fit`` stays as it is."""
+        """The cheapest of ``fit`` with one of ``options``, and that option; None if ``fit`` itself is the cheapest."""
         crons = [schedule.triggers(option) for option in options]
         best = self.best([replace(fit.knobs, crons=one) for one in dict.fromkeys(crons)], fit) or fit
         return best, None if best is fit else crons.index(best.knobs.crons)

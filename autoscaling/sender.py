@@ -45,7 +45,7 @@ def arrivals(counts: Sequence[int], seed: int) -> NDArray[np.float64]:
 
 
 async def send(port: int, body: bytes, planned: NDArray[np.float64], start: float) -> Answers:
-    """POST the image ``body`` to /classify of this machine's ``port`` at ``start`` + each of ``planned``.
+    """POST the image ``body`` to /classify on ``port`` of this machine at ``start`` + each of ``planned``.
 
     ``start``: seconds of ``time.monotonic()``. Each request has a connection of its own, which nothing closes too soon.
     """

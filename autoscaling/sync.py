@@ -1,7 +1,7 @@
-"""One sync of the HorizontalPodAutoscaler: from what each metric asks for to the size, every 15 seconds.
+"""One sync of the HorizontalPodAutoscaler: from the proposal of each metric to the size, every 15 seconds.
 
-reconcileAutoscaler in pkg/controller/podautoscaler/horizontal.go of Kubernetes 1.33 and newer. Nothing is kept between
-calls: each hands back the history that the next is given.
+reconcileAutoscaler in pkg/controller/podautoscaler/horizontal.go of Kubernetes 1.33 and newer. It keeps nothing between
+calls: each returns the history for the next.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Failure:
-    """A metric that could not be had; ``reason`` is the controller's, such as FailedGetExternalMetric."""
+    """A metric that failed; ``reason`` is the controller's, such as FailedGetExternalMetric."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class History:
-    """What the controller remembers of earlier syncs.
+    """The controller's memory of earlier syncs.
 
     ``log`` is None before the first sync: then the size at that time is taken for a recommendation. ``active_at`` is
     KEDA's: when a trigger last had something to do (None: never).
@@ -48,7 +48,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class Both:
-    """``behavior``, with what it leaves out filled in."""
+    """``behavior``, with its defaults filled in."""
 
     up: Rules = behavior.UP_DEFAULT
     down: Rules = behavior.DOWN_DEFAULT
@@ -81,7 +81,7 @@ class Decision:
 def largest(current: int, proposals: Sequence[int | Failure]) -> int | Failure:
     """The largest proposal, or the first failure where that decides: computeReplicasForMetrics.
 
-    One failing metric is enough to forbid going down; going up goes by those that work.
+    One failing metric is enough to forbid going down. Going up follows the working metrics.
     """
     failures = [proposal for proposal in proposals if isinstance(proposal, Failure)]
     sizes = [proposal for proposal in proposals if not isinstance(proposal, Failure)]

@@ -1,4 +1,4 @@
-"""Traces: images counted in steps of time, as files have them, and the load that a fleet is simulated under.
+"""Traces: files of images counted in steps of time, and the load that the simulation makes of them.
 
 trace = read(Path("my.csv"))                  # counts a step, one a line; or timestamp,count
 prepared = prepare(trace, scale=10)
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # A run of zeros that is longer than this, where at least so many images would have been expected, is a gap.
 GAP_S = 60
 EXPECTED = 20
-# What lies so far around a gap says what was to be expected in it.
+# The traffic so far around a gap tells the traffic to be expected in it.
 AROUND_S = 600
 DAY_S = 86400
 # A gap is filled with the same time of the first of these days that is known.
@@ -118,7 +118,7 @@ def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 
 def _silences(counts: NDArray[np.float64], missing: NDArray[np.bool_], step_s: int) -> list[tuple[int, int]]:
-    """Runs of zeros inside traffic that chance does not explain: (first, end)."""
+    """Runs of zeros inside traffic that are too long for chance: (first, end)."""
     around = max(1, AROUND_S // step_s)
     found = []
     for first, end in _runs((counts == 0) & ~missing):
@@ -155,7 +155,7 @@ def _moving_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64]
 
 
 def _plain(path: Path, text: str) -> NDArray[np.float64]:
-    """Counts apart by white space."""
+    """Counts separated by white space."""
     lines = text.splitlines()
     head = next((number for number, line in enumerate(lines) if line.strip()), 0)
     if lines and not _is_number(lines[head].split()[0]):
@@ -246,7 +246,7 @@ def _count(path: Path, number: int, word: str) -> float:
 
 
 def _text(path: Path) -> str:
-    """What ``path`` holds, unpacked."""
+    """The text of ``path``, unpacked."""
     try:
         if path.name.endswith(_ARCHIVES):
             with tarfile.open(path) as archive:

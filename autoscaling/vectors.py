@@ -1,8 +1,8 @@
-"""The controller's model held against a file of decisions: how many agree, and the first that don't.
+"""The controller's model against a file of real decisions: how many agree, and the first that don't.
 
 Two forms: ``{"vectors": [...]}``, cases with ``kind``, ``semantics``, ``inputs`` and ``expected``; and lines of JSON,
-each a random decision with ``kind``, ``expected`` and what it was taken on. Either may be packed with gzip. Cases of
-semantics ``old`` are of releases before this model's, and are left out.
+each a random decision with ``kind``, ``expected`` and its inputs. Either may be packed with gzip. Cases of semantics
+``old`` belong to releases before this model's, and are left out.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Result:
 
     @property
     def agrees(self) -> bool:
-        """Whether all that the case expects came out; fractions within 1e-9."""
+        """Whether the model gave all that the case expects; fractions within 1e-9."""
         return all(_same(value, self.got.get(name)) for name, value in self.expected.items())
 
 
@@ -87,7 +87,7 @@ def check(path: Path) -> list[Result]:
 
 
 def _cases(path: Path) -> Iterator[tuple[str, Any]]:
-    """Where each case stands, and the case."""
+    """Each case with its place in the file."""
     try:
         packed = path.read_bytes()
         text = (gzip.decompress(packed) if packed[:2] == b"\x1f\x8b" else packed).decode()
@@ -109,7 +109,7 @@ def _cases(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _parsed(text: str) -> Case | None:
-    """The JSON object that ``text`` is; None if it is none."""
+    """The JSON object in ``text``; None if it is no object."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -154,7 +154,7 @@ def _answered(kind: str, name: str, ask: Callable[[Case], Case], inputs: Case, e
 @click.command("vectors")
 @click.argument("file", type=click.Path(path_type=Path))
 def command(file: Path) -> None:
-    """Hold the controller's model against FILE, decisions of the real one: how many agree, and the first that don't."""
+    """Compare the controller's model with FILE, decisions of the real one: how many agree, and the first that don't."""
     try:
         results = check(file)
     except VectorError as error:

@@ -1,4 +1,4 @@
-"""Cases of a vector file that hold a wish for pods back, answered by the models of ``behavior`` and ``sync``.
+"""Cases of a vector file about limits on a change of size, answered by ``behavior`` and ``sync``.
 
 Each answer has the names that the file's ``expected`` has.
 """
@@ -54,7 +54,7 @@ def behavior_rate(inputs: Case) -> Case:
 
 
 def stabilisation(inputs: Case) -> Case:
-    """The windows, and the log that they leave."""
+    """The windows, and the log after them."""
     log, desired = _log(inputs["recommendations"]), inputs["desired_replicas"]
     if inputs["mode"] == "legacy":
         wanted, after = behavior.stabilise_down(log, desired, inputs["downscale_stabilisation_s"], _NOW)
@@ -65,7 +65,7 @@ def stabilisation(inputs: Case) -> Case:
 
 
 def store_event(inputs: Case) -> Case:
-    """What is kept of a change. Without ``behavior`` nothing is."""
+    """The record of a change. Without ``behavior`` there is none."""
     events = _changes(inputs["events"])
     counted = behavior.changed(events, inputs["period_s"], _NOW)
     if inputs["rules"] is not None:
@@ -103,7 +103,7 @@ def reconcile(inputs: Case) -> Case:
 
 
 def _proposal(metric: Case, inputs: Case, tolerances: replicas.Tolerances, percents: list[int]) -> int | Failure:
-    """What one metric of a sync asks for; ``percents`` gets the utilisation that a resource is at."""
+    """The proposal of one metric of a sync; ``percents`` gets the utilisation of a resource."""
     kind, current = metric["type"], inputs["spec_replicas"]
     if kind not in ("Resource", "ContainerResource", "Pods", "Object", "External"):
         return Failure("InvalidMetricSourceType")
@@ -129,7 +129,7 @@ def _proposal(metric: Case, inputs: Case, tolerances: replicas.Tolerances, perce
 
 
 def random_decision(case: Case) -> Case:
-    """A random decision: windows, policies and bounds on a wish, from defaults or given rules."""
+    """A random decision: windows, policies and bounds on a proposal, from defaults or given rules."""
     up = _rules(case["scale_up"], behavior.UP_DEFAULT)
     down = _rules(case["scale_down"], behavior.DOWN_DEFAULT)
     history = History(_log(case["recommendations"]), _changes(case["up_events"]), _changes(case["down_events"]))
@@ -139,7 +139,7 @@ def random_decision(case: Case) -> Case:
 
 
 def _rules(given: Case | None, default: Rules, tolerance: float = 0.1, window_s: int | None = None) -> Rules:
-    """``behavior.scaleUp`` or ``.scaleDown`` as a file gives it, with what it leaves out filled in."""
+    """``behavior.scaleUp`` or ``.scaleDown`` as a file gives it, with its defaults filled in."""
     given = given or {}
     policies = default.policies
     if given.get("policies") is not None:

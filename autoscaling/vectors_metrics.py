@@ -1,4 +1,4 @@
-"""Cases of a vector file that go from metrics to replicas, answered by the model of ``replicas``.
+"""Cases of a vector file from metrics to replicas, answered by the model of ``replicas``.
 
 Each answer has the names that the file's ``expected`` has. A case that the controller can't answer raises UnknownError.
 """
@@ -56,7 +56,7 @@ def utilisation_ratio(inputs: Case) -> Case:
 
 
 def group_pods(inputs: Case) -> Case:
-    """Which pods count."""
+    """The pods that count."""
     pods = [_pod(pod) for pod in inputs["pods"]]
     samples = _samples(inputs["metrics"], None)
     groups = replicas.group(pods, samples, inputs["resource"] == "cpu", _patience(inputs))
@@ -131,7 +131,7 @@ def _samples(given: Sequence[Case], container: int | None) -> dict[str, Sample]:
 
 
 def _requests(pods: Sequence[Pod], resource: str, container: int | None) -> dict[str, int]:
-    """What each pod requests, of one container or of all. Raises UnknownError where a request is missing."""
+    """The requests of each pod, of one container or of all. Raises UnknownError if a request is missing."""
     requests = {}
     for pod in pods:
         parts = pod.requests_m if container is None else pod.requests_m[container : container + 1]
@@ -147,7 +147,7 @@ def _patience(inputs: Case) -> replicas.Patience:
 
 
 def _grouped(case: Case) -> tuple[Groups, dict[str, Sample]]:
-    """The pods of a random decision, each of a given state; what is not ready has a sample all the same."""
+    """The pods of a random decision, each of a given state; unready pods have a sample, too."""
     named = [(f"pod-{number}", pod) for number, pod in enumerate(case["pods"])]
     sets = {
         state: frozenset(name for name, pod in named if pod["state"] == state)

@@ -1,4 +1,4 @@
-"""What a file of weights is, told by its content: its suffix says nothing, and a download may have brought anything."""
+"""The kind of a file of weights, by its content: a suffix says nothing, and a download may have brought anything."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEAD, CHUNK, QUOTED = 4096, 1 << 20, 40
 # safetensors' own bound of its header, bytes.
 LONGEST_HEADER = 100_000_000
 
-# What other files begin with, in the order to be tried, and what to say of them.
+# The first bytes of other files, in the order to be tried, and the words for them.
 BEGINNINGS: tuple[tuple[bytes, str], ...] = (
     (rb"version https://git-lfs\.github\.com/", "is a pointer of git-lfs, not the file itself: run git lfs pull"),
     (rb"(?i)(\xef\xbb\xbf)?\s*<(!doctype html|html|head|body|!--)", "is an HTML page: what was downloaded is no file"),
@@ -40,9 +40,9 @@ BEGINNINGS: tuple[tuple[bytes, str], ...] = (
 
 
 def recognise(path: Path) -> Kind:
-    """What the file at ``path`` is: torch.save's zip, its legacy pickle, or safetensors.
+    """The kind of the file at ``path``: torch.save's zip, its legacy pickle, or safetensors.
 
-    Raises FileError with what it is instead, and OSError.
+    Raises FileError, which names any other kind, and OSError.
     """
     size = path.stat().st_size
     if not size:
@@ -91,7 +91,7 @@ def _damaged(archive: zipfile.ZipFile) -> list[str]:
 
 
 def _check_zip(path: Path) -> None:
-    """Raise FileError if the zip at ``path`` is cut short, or any other than torch.save's of a state dict."""
+    """Raise FileError if the zip at ``path`` is cut short, or is not torch.save's of a state dict."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

@@ -1,4 +1,4 @@
-"""What ``train`` learns from and what it measures on: found, checked against each other, and read."""
+"""The images that ``train`` learns from and measures on: found, compared with each other, and read."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from classifier.preprocessing import Preprocessing
 
-SHARE = "0.1"  # of each class that is held back, unless --validation or DIR's folders say otherwise
+SHARE = "0.1"  # of each class to hold back, unless --validation or DIR's folders say otherwise
 NAMED = 20
 
 
 def share(validation: str) -> float | None:
-    """``--validation`` as the share of images to hold back; None where it is a directory or zip."""
+    """``--validation`` as the share of images to hold back; None if it is a directory or zip."""
     try:
         found = float(validation)
     except ValueError:
@@ -41,9 +41,9 @@ def share(validation: str) -> float | None:
 
 
 def find(source: Path, validation: str, chosen: bool) -> tuple[ImageFolder, ImageFolder | None]:
-    """The images to train on, and those to measure on where they are not a share of the former.
+    """The images to train on; and those to measure on, if they are not a share of the former.
 
-    A ``source`` that comes in parts gives both, unless the user has ``chosen`` the ``validation``. Raises FolderError.
+    A ``source`` in parts gives both, unless the user has ``chosen`` the ``validation``. Raises FolderError.
     """
     split, others, held = splits.find(source), None, share(validation)
     if split.folders and splits.TRAIN not in split:
@@ -66,7 +66,7 @@ def find(source: Path, validation: str, chosen: bool) -> tuple[ImageFolder, Imag
 
 
 def _tell(folder: ImageFolder, others: ImageFolder | None, held: float | None, parts: list[str]) -> None:
-    """Say which part of a set is used for what."""
+    """Print the use of each part of a set."""
     judge = repr(others.name) if others else f"{held:.0%} of it" if held else "nothing"
     left = [repr(name) for name in parts if others is None or name != others.name]
     rest = f"; {' and '.join(left)} {'are' if len(left) > 1 else 'is'} left out" if left else ""
@@ -81,9 +81,9 @@ def _labelled(folder: ImageFolder) -> ImageFolder:
 
 
 def read(folder: ImageFolder, served: Preprocessing, pool: ThreadPoolExecutor, console: Console) -> Pixels:
-    """The folder's pixels, yet to be cropped. Tells which files are skipped.
+    """The folder's pixels, not yet cropped. Prints the skipped files.
 
-    Raises FolderError if a class is left with none.
+    Raises FolderError if a class has no image left.
     """
     if folder.skipped:
         click.echo(f"{folder.name}: skipped what is no image: {folder.skipped}", err=True)
@@ -100,9 +100,9 @@ def read(folder: ImageFolder, served: Preprocessing, pool: ThreadPoolExecutor, c
 
 
 def unseen(judged: Pixels, trained: Pixels) -> NDArray[np.int64]:
-    """Which of the images to measure on are not trained on, int64[n]. Raises FolderError where none is.
+    """The indexes int64[n] of the images to measure on that are not trained on. Raises FolderError if there are none.
 
-    What is learned by heart would look like accuracy.
+    An image learned by heart would look like accuracy.
     """
     known = np.isin(judged.checksums, trained.checksums)
     if known.any():

@@ -1,4 +1,4 @@
-"""What building a model says when it can't: the error of a file's content, and an exception in a line."""
+"""Errors of building a model: the error of a file's content, and an exception in a line."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ class FileError(Exception):
 
 
 def first_line(error: Exception) -> str:
-    """What ``error`` says, in a line; where it says nothing, what it is called."""
+    """The message of ``error`` in a line; its class's name if it has no message."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

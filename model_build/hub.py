@@ -26,7 +26,7 @@ IMAGENET_FILES = frozenset(
 
 
 class HubError(Exception):
-    """ImageNet's weights can't be had; the message says why and where to put them."""
+    """ImageNet's weights are not available; the message says why, and where to put them."""
 
 
 def imagenet() -> Path:
@@ -51,7 +51,7 @@ def imagenet() -> Path:
 
 
 def is_imagenet(path: Path) -> bool:
-    """Whether the file at ``path`` is torchvision's own of ImageNet, byte for byte, whatever it is called."""
+    """Whether the file at ``path`` is torchvision's own file of ImageNet, byte for byte, under any name."""
     return sha256(path) in IMAGENET_FILES
 
 
@@ -59,7 +59,7 @@ def _download(url: str, path: Path, prefix: str) -> None:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(HUB_TIMEOUT_S)  # torch.hub passes none, and a silent hub would hang the build
     try:
-        # First aside, so that a machine that reaches no hub gets no empty cache folder in its home.
+        # First into another folder: without a hub, no empty cache folder is to stay in the home.
         with scratch.folder("resnet18-hub-") as aside:
             file = aside / path.name
             torch.hub.download_url_to_file(url, str(file), hash_prefix=prefix, progress=True)

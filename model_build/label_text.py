@@ -1,4 +1,4 @@
-"""The text of a label file: decoded, or refused with the name of what it is instead."""
+"""The text of a label file: decoded, or refused with the name of its real kind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BOMS = {
     b"\0\0\xfe\xff": "utf-32-be",
     b"\xfe\xff": "utf-16-be",
 }
-# What is given by mistake: its first bytes, and what to say of it.
+# Files given by mistake: their first bytes, and the words for them.
 _STRANGERS = (
     (rb"PK\x03\x04", "is a zip or an Excel workbook; save the names as CSV in UTF-8"),
     (rb"\xd0\xcf\x11\xe0", "is an Excel workbook; save the names as CSV in UTF-8"),
@@ -38,9 +38,9 @@ class LabelsError(ValueError):
 
 
 def read_text(path: Path) -> str:
-    """The text of the file at ``path``: UTF-8, or UTF-16 and UTF-32 by their byte order mark, which is left out.
+    """The text of the file at ``path``, without its byte order mark: UTF-8, or UTF-16 or UTF-32 by that mark.
 
-    Raises LabelsError, which names the likely encoding and how to convert it where it is another one.
+    Raises LabelsError, which names another encoding, if it is likely, and the command that converts it.
     """
     try:
         with path.open("rb") as file:
@@ -77,7 +77,7 @@ def read_text(path: Path) -> str:
 
 
 def _checked(text: str) -> str:
-    """``text``, unless a character is in it that neither names nor the forms they are written in have."""
+    """``text``. Raises LabelsError for a character that neither a name nor a form of names can have."""
     for found in FORBIDDEN.finditer(text):
         if found[0] not in "\t\n\r":
             raise LabelsError(f"holds the character {code_point(found[0])} in line {_line(text, found.start())}")
@@ -85,7 +85,7 @@ def _checked(text: str) -> str:
 
 
 def code_point(character: str) -> str:
-    """How a character that can't be shown is written: U+0007."""
+    """The notation of a character that can't be shown: U+0007."""
     return f"U+{ord(character):04X}"
 
 
@@ -102,14 +102,14 @@ def _convert(path: Path, finding: str, encoding: str) -> str:
 
 
 def _is_chinese(text: str) -> bool:
-    """Whether nearly all that is not ASCII is of GB 2312, the characters in common use."""
+    """Whether nearly all non-ASCII characters are of GB 2312, the characters in common use."""
     foreign = [character for character in text if not character.isascii()]
     common = len("".join(foreign).encode("gb2312", "ignore")) // 2
     return common >= 0.9 * len(foreign)
 
 
 def _is_western(text: str) -> bool:
-    """Whether what is not ASCII is letters and typographic marks, here and there among others."""
+    """Whether all non-ASCII characters are letters and typographic marks, scattered among ASCII."""
     foreign = [character for character in text if not character.isascii()]
     fine = sum(character.isalpha() or character in "‘’“”–—…°®™" for character in foreign)
     return fine == len(foreign) and len(foreign) <= 0.3 * len(text)

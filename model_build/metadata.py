@@ -1,4 +1,4 @@
-"""What the metadata of a checkpoint's file tells of its preprocessing, in this project's names or in timm's."""
+"""The preprocessing in the metadata of a checkpoint's file, in this project's names or in timm's."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def read(metadata: Mapping[str, Any]) -> Given:
-    """What a file's ``metadata`` tells, values as JSON has them or as text. Raises ValueError.
+    """The preprocessing in a file's ``metadata``, whose values are JSON values or text. Raises ValueError.
 
     Keys: input_size, resize, crop_pct, squash or crop_mode, interpolation, antialias, upsample, mean, std, bgr; and
-    pretrained_cfg, timm's JSON object of the same names, which comes after keys of the file's own.
+    pretrained_cfg, timm's JSON object of the same names. The file's own keys override it.
     """
     if "pretrained_cfg" in metadata:
         config = metadata["pretrained_cfg"]

@@ -1,4 +1,4 @@
-"""Why a file's tensors are no ResNet18's: which network they are, or which keys are missing, odd, or elsewhere."""
+"""The reason why a file's tensors are no ResNet18: another network, or keys that are missing, odd or elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 QUOTED, SHOWN = 60, 4
 
-# Blocks of each of the four stages, and whether they are bottlenecks of three convolutions.
+# The number of blocks in each of the four stages, and whether they are bottlenecks of three convolutions.
 RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
     ((1, 1, 1, 1), False): "ResNet10",
     ((3, 4, 6, 3), False): "ResNet34",
@@ -24,7 +24,7 @@ RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
     ((3, 8, 36, 3), True): "ResNet152",
 }
 
-# Keys by which networks of other libraries and kinds are known, the more particular first.
+# Keys that identify networks of other libraries and kinds, the more particular first.
 FAMILIES: tuple[tuple[str, str], ...] = (
     (r"embedder\.embedder\.convolution\.weight$", "a ResNet of Hugging Face's transformers"),
     (r"^(0\.)?0\.4\.0\.conv1\.weight$|^1\.8\.weight$", "a learner of fastai, body 0 and head 1"),
@@ -47,25 +47,25 @@ FAMILIES: tuple[tuple[str, str], ...] = (
 
 
 def quoted(name: str) -> str:
-    """``name`` in quotes, escaped, and cut where it is long."""
+    """``name`` in quotes, escaped, and cut if it is long."""
     return repr(name if len(name) <= QUOTED else f"{name[:QUOTED]}…")
 
 
 def listed(keys: Collection[str], tensors: Tensors) -> str:
-    """The first of ``keys`` with their shapes in ``tensors``, and how many more there are."""
+    """The first of ``keys`` with their shapes in ``tensors``, and the number of the rest."""
     shown = [quoted(key) + (f" {tuple(tensors[key].shape)}" if key in tensors else "") for key in list(keys)[:SHOWN]]
     more = len(keys) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
 def family(keys: Iterable[str]) -> str | None:
-    """Whose keys ``keys`` are, if it is known."""
+    """The library or network to which ``keys`` belong, if it is known."""
     names = list(keys)
     return next((said for pattern, said in FAMILIES if any(re.search(pattern, key) for key in names)), None)
 
 
 def resnet(tensors: Tensors) -> str | None:
-    """Which other ResNet than 18 ``tensors`` are: its name and blocks; None if an 18, whatever else differs."""
+    """The ResNet of ``tensors`` if it is not 18: its name and blocks; None for an 18, whatever else differs."""
     stages = [
         {int(found[1]) for key in tensors if (found := re.match(rf"layer{stage}\.(\d{{1,4}})\.", key))}
         for stage in (1, 2, 3, 4)
@@ -83,9 +83,9 @@ def resnet(tensors: Tensors) -> str | None:
 
 
 def of_network(name: str, tensors: Tensors, beside: Tensors, top: Collection[str], expected: Collection[str]) -> str:
-    """Why ``tensors``, a network with blocks like a ResNet's, are no ResNet18's.
+    """The reason why ``tensors``, a network with blocks like a ResNet's, are no ResNet18.
 
-    ``name``: where they are in the file; ``beside``: what is there besides; ``top``: the keys of the file's own dict;
+    ``name``: their place in the file; ``beside``: the other keys there; ``top``: the keys of the file's own dict;
     ``expected``: a ResNet18's keys.
     """
     where = f" (under {quoted(name)})" if name != "." else ""
@@ -107,7 +107,7 @@ def of_network(name: str, tensors: Tensors, beside: Tensors, top: Collection[str
 
 
 def of_tables(top: Collection[str], tables: list[tuple[str, Tensors]]) -> str:
-    """Why a file is no ResNet18 in which nothing is like one; ``tables``: the tensors of each dict in it, by name."""
+    """The reason for a file without any network like a ResNet; ``tables``: the tensors of each dict in it, by name."""
     if not tables:
         return f"is no ResNet18: it holds no tensors by names; its keys are {listed(top, {}) or 'none'}"
     kind = next((found for keys in [*(held for _, held in tables), top] if (found := family(keys))), None)

@@ -1,7 +1,7 @@
 """ResNet18 inside the serving contract: ``uint8[N, S, S, 3]`` RGB in, ``float32[N, C]`` probabilities out.
 
-Everything between pixels and probabilities is in the graph (normalisation, optional upsampling, softmax), so that
-mean and std exist once and an exported file serves anywhere without a recipe.
+Everything between pixels and probabilities is in the graph: normalisation, optional upsampling, softmax. So mean and
+std exist once, and an exported file serves anywhere without a recipe.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def import_torchvision() -> ModuleType:
-    """Import torchvision, also where its wheel was built for CUDA and torch was not.
+    """Import torchvision, even if its wheel was built for CUDA and torch was not.
 
-    Such a wheel dies at import because two operators are declared only in its CUDA library. Declaring their schemas
-    is enough for the model definitions and transforms, which never call them.
+    Such a wheel dies at import, because only its CUDA library declares two operators. Declaring their schemas is
+    enough: the model definitions and transforms never call them.
     """
     try:
         import torchvision

@@ -1,4 +1,4 @@
-"""The options of building that say how images are prepared, and what they mean together."""
+"""The options of a build for preparing images, and their common meaning."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def preprocessing(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def given(**values: Any) -> Given:
-    """What the options tell together. Raises UsageError."""
+    """The common meaning of the options. Raises UsageError."""
     if values["crop"] is not None and math.isnan(values["crop"]):
         raise click.UsageError("--crop nan is no share of an image; more than 0 and at most 1 is")
     if values["crop"] is not None and values["resize"] is not None:

@@ -1,8 +1,8 @@
-"""Files of torch.save read as weights only: nothing that a pickle names is imported or called.
+"""Files of torch.save, read as weights only: no name in a pickle is imported or called.
 
-What training scripts keep beside the weights is a command line's Namespace, numbers of NumPy, paths, torch's version.
-torch refuses these by name. They are read all the same, by stand-ins of this file instead of the classes they name:
-none calls what it is given, and none is more than a dict, a number or a text.
+Training scripts keep other things beside the weights: a command line's Namespace, NumPy's numbers, paths, torch's
+version. torch refuses these by name. Here stand-ins read them in place of the named classes. No stand-in calls
+anything, and none is more than a dict, a number or a text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class _Namespace:
-    """Stands for argparse.Namespace and types.SimpleNamespace, whose pickles set attributes and do no more."""
+    """Stands for argparse.Namespace and types.SimpleNamespace, whose pickles only set attributes."""
 
 
 class _DType:
@@ -39,20 +39,20 @@ class _DType:
             self.name = f"{state[1]}{self.name}"
 
     def decode(self, data: object, count: int) -> np.ndarray | None:
-        """The first ``count`` values in ``data``; None where they are no numbers and no texts."""
+        """The first ``count`` values in ``data``; None if they are neither numbers nor texts."""
         if not isinstance(data, bytes) or not re.fullmatch(r"[<>]?[biufcSU][0-9]{1,5}", self.name):
             return None
         return np.frombuffer(data, np.dtype(self.name), count=count)
 
 
 def _scalar(dtype: object, data: object = b"") -> Any:
-    """Stands for numpy.core.multiarray.scalar: the plain value, or None where it is no number or text."""
+    """Stands for numpy.core.multiarray.scalar: the plain value, or None if it is no number or text."""
     values = dtype.decode(data, 1) if isinstance(dtype, _DType) else None
     return None if values is None else values[0].item()
 
 
 class _Array:
-    """Stands for numpy.ndarray: ``values``, nested lists of plain values, or None where they are none."""
+    """Stands for numpy.ndarray: ``values``, nested lists of plain values, or None for other values."""
 
     values: Any = None
 
@@ -75,7 +75,7 @@ def _path(*parts: object) -> str:
 
 
 def _mapping(*_: object) -> dict[Any, Any]:
-    """Stands for collections.defaultdict: a dict without the default, which would be called."""
+    """Stands for collections.defaultdict: a dict without the default function, which would be called."""
     return {}
 
 
@@ -99,7 +99,7 @@ STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 
 def load(path: Path) -> Any:
-    """What the file of torch.save at ``path`` holds: tensors on the CPU, and plain values. Raises FileError."""
+    """The content of the file of torch.save at ``path``: tensors on the CPU, and plain values. Raises FileError."""
     try:
         # By its open file: torch goes by the suffix of a name.
         with path.open("rb") as file, torch.serialization.safe_globals(STAND_INS), warnings.catch_warnings():
@@ -120,9 +120,9 @@ def load(path: Path) -> Any:
 
 
 def plain(value: Any, depth: int = 8) -> Any:
-    """``value`` as JSON could tell it: dicts, lists, texts, numbers, None; what is none of them is left out.
+    """``value`` as JSON could hold it: dicts, lists, texts, numbers, None; anything else is left out.
 
-    None where nothing is left, and for what is nested more than ``depth`` deep.
+    None if nothing is left, and for values nested more than ``depth`` deep.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value

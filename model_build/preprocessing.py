@@ -1,4 +1,4 @@
-"""What is done to an image before the network sees it, as the command line, the checkpoint's file or nobody tells."""
+"""The preprocessing of a checkpoint: from the command line, the checkpoint's file, or the defaults."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEAST_STD = 0.001
 
 @dataclass(frozen=True)
 class Given:
-    """What one source tells: the command line, or a file's metadata. None is what it doesn't tell.
+    """The values of one source, the command line or a file's metadata; None for a value that it does not give.
 
     ``size``, ``resize``, ``squash``, ``interpolation``, ``antialias``: see ``Preprocessing``. ``crop``: the share of
     the scaled image's shorter side that the crop keeps, timm's ``crop_pct``: resize is the whole part of size/crop.
@@ -50,8 +50,8 @@ def default_resize(size: int) -> int:
 def resolve(given: Given, stored: Given) -> dict[str, Any]:
     """The fields of a ``Checkpoint`` that tell its preprocessing: ``given`` first, then ``stored``, then the default.
 
-    What is stored of resize and upsample belongs to the size, and resize to the squash, that it is stored with. Raises
-    ValueError; where an option is at fault, its text begins with it.
+    A stored resize or upsample belongs to the stored size, and a stored resize to the stored squash. Raises ValueError;
+    its text begins with the option at fault, if there is one.
     """
     sources: dict[str, str] = {}
 
@@ -103,7 +103,7 @@ def resolve(given: Given, stored: Given) -> dict[str, Any]:
 
 
 def line(checkpoint: Checkpoint) -> str:
-    """All of a checkpoint's preprocessing in a line, each part with where it comes from: an option, file, default."""
+    """A checkpoint's preprocessing in a line, each value with its source: an option, file, default."""
     preprocessing = checkpoint.preprocessing
     whole = preprocessing.squash and preprocessing.resize == preprocessing.size
     told = {
@@ -126,7 +126,7 @@ def line(checkpoint: Checkpoint) -> str:
 
 
 def normalisation(mean: Triple | None, std: Triple | None, prefix: str = "") -> tuple[Triple | None, Triple | None]:
-    """``mean`` and ``std`` for pixels of 0 to 1; where a value is over 1 both are of pixels of 0 to 255, and divided.
+    """``mean`` and ``std`` for pixels of 0 to 1. If a value is over 1, both are for 0 to 255, and are divided.
 
     ``prefix`` stands before their names in messages. Raises ValueError.
     """

@@ -1,4 +1,4 @@
-"""Images as pixels for calibration and for the accuracy gate, through the very ``decode`` that serves."""
+"""Images as pixels for calibration and for the accuracy gate, by the same ``decode`` that serves."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from model_build.weights import Checkpoint
 
 CROPS = 256
-# Photographs that scikit-image's wheel ships (public domain or CC0); those held out are never calibrated on.
+# Photographs in scikit-image's wheel (public domain or CC0); the held-out ones are never calibrated on.
 CALIBRATION_PHOTOS: tuple[str, ...] = (
     "astronaut.png",
     "brick.png",
@@ -45,7 +45,7 @@ HELD_OUT_PHOTOS = ("camera.png", "chelsea.png", "coffee.png", "gravel.png", "ihc
 
 
 class SamplesError(Exception):
-    """The images asked for can't be used; the message says why."""
+    """The given images can't be used; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Samples:
 
 
 def defaults(checkpoint: Checkpoint) -> tuple[Samples, Samples]:
-    """Calibration and evaluation samples for lack of the user's own: seeded crops of scikit-image's photographs."""
+    """Default samples for calibration and evaluation: seeded crops of scikit-image's photographs."""
     return (
         _crops(checkpoint, CALIBRATION_PHOTOS, 0, "crops of scikit-image's photographs"),
         _crops(checkpoint, HELD_OUT_PHOTOS, 1, "crops of photographs held out from calibration"),
@@ -81,13 +81,13 @@ def from_folder(
     notice: Callable[[str], None] = lambda text: None,
     calibrating: bool = False,
 ) -> Samples:
-    """The images of a directory or zip; every k-th of them where there are more than ``limit``.
+    """The images of a directory or zip; every k-th of them if there are more than ``limit``.
 
-    Of a set that comes in parts, training's is what to calibrate on, and validation's what to judge on, else
-    testing's. The images' classes are known where the folders are called as the checkpoint's English labels are, or
-    nearly so where only one label is like it. ``notice`` is told the first that is not, unless ``calibrating``, which
-    part is used, and what is no image. Images that can't be decoded are an error: a gate on fewer images than were
-    given would hide it. Raises SamplesError.
+    Of a set in parts, calibration takes the training part; the gate takes the validation part, else the test part.
+    The images' classes are known if the folders have the names of the checkpoint's English labels, or names like just
+    one label each. ``notice`` is told the first other folder (unless ``calibrating``), the part that is used, and the
+    files that are no images. Images that can't be decoded are an error, because a gate on fewer images than were given
+    would hide them. Raises SamplesError.
     """
     try:
         split = splits.find(path)
@@ -136,7 +136,7 @@ def from_folder(
 
 
 def _room(path: Path, count: int, size: int) -> NDArray[np.uint8]:
-    """Room for ``count`` images. Raises SamplesError where they would not fit into memory, before any is read."""
+    """An array for ``count`` images. Raises SamplesError, before any is read, if they would not fit into memory."""
     needed, free = count * size * size * 3, psutil.virtual_memory().available
     if needed > free:
         raise SamplesError(

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# By this file a folder is known as one of these; whoever lives holds a lock on it.
+# This file marks such a folder; a process that lives holds a lock on it.
 MARK = ".scratch-of-model-build"
 
 
 @contextlib.contextmanager
 def folder(prefix: str, beside: Path | None = None, idle_s: float = 0.0) -> Iterator[Path]:
-    """An empty folder whose name begins with ``prefix``, in ``beside`` or where temporary files go; gone at the end.
+    """An empty folder whose name begins with ``prefix``, in ``beside`` or the temporary folder; removed at the end.
 
-    First those are removed that processes of this user have left there by being killed, if nothing was put into them
-    for ``idle_s`` seconds: a network file system may not show the locks of other machines. Raises OSError.
+    It first removes folders that killed processes of this user have left there. A folder that was changed within
+    ``idle_s`` seconds stays, because a network file system may not show the locks of other machines. Raises OSError.
     """
     parent = beside or Path(tempfile.gettempdir())
     for path in parent.glob(f"{prefix}*"):
@@ -40,7 +40,7 @@ def folder(prefix: str, beside: Path | None = None, idle_s: float = 0.0) -> Iter
 
 
 def _made(prefix: str, parent: Path) -> tuple[Path, int] | None:
-    """A new folder and the descriptor of its locked mark; None where another build has cleared it at once."""
+    """A new folder and the descriptor of its locked mark; None if another build has removed it meanwhile."""
     path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
         descriptor = os.open(path / MARK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -54,7 +54,7 @@ def _made(prefix: str, parent: Path) -> tuple[Path, int] | None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Whether nobody else holds a lock on the file; held from then on, until the process ends in whatever way."""
+    """Lock the file until this process ends, in whatever way; False if another process holds a lock on it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -1,4 +1,4 @@
-"""Sets of images that come in parts: folders ``train`` and ``val`` or ``test``, each with the class folders."""
+"""Sets of images in parts: folders ``train`` and ``val`` or ``test``, each with the class folders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Split:
-    """What was listed, and in which folder each part of it lies: none for a set that is not in parts."""
+    """A listing, and the folder of each of its parts; there are none for a set that is not in parts."""
 
     listing: Listing
     folders: dict[str, str]
@@ -34,11 +34,11 @@ class Split:
         return part in self.folders
 
     def first(self, *parts: str) -> str | None:
-        """The first of ``parts`` that is there."""
+        """The first of ``parts`` that exists."""
         return next((part for part in parts if part in self), None)
 
     def names(self) -> list[str]:
-        """The parts' folders as messages call them."""
+        """The parts' folders, for messages."""
         return [str(self.listing.path / folder) for folder in self.folders.values()]
 
     def open(self, part: str | None = None) -> ImageFolder:
@@ -49,9 +49,8 @@ class Split:
 def find(path: Path) -> Split:
     """The parts of the set in the directory or zip at ``path``.
 
-    It is in parts where one of its folders is called as one of training is, and another as one of validation or of
-    testing; or where all are called as one of these. Raises FolderError where a part is there twice, or other images
-    lie beside them.
+    It is in parts if one folder has a name of training and another a name of validation or testing, or if all folders
+    have such names. Raises FolderError if a part is there twice, or if other images lie beside the parts.
     """
     listing = Listing.open(path)
     prefix = wrapped(listing)
@@ -76,9 +75,9 @@ def find(path: Path) -> Split:
 
 
 def check_whole(folder: ImageFolder) -> None:
-    """Refuse class folders that hold folders of equal names: they are parts of a set, or hold such. Raises FolderError.
+    """Raise FolderError for class folders that hold folders of equal names: they are parts of a set, or hold parts.
 
-    To learn the classes "fold1" and "fold2", or to train on what lies in ``cat/test``, would look like success.
+    Learning the classes "fold1" and "fold2", or training on the images in ``cat/test``, would look like success.
     """
     inner: dict[int, set[str]] = {}
     for name, label in folder.items:
@@ -96,7 +95,7 @@ def check_whole(folder: ImageFolder) -> None:
 
 
 def check_classes(one: ImageFolder, other: ImageFolder) -> None:
-    """Raise FolderError, which names the differing ones, unless both have the same class folders."""
+    """Raise FolderError, which names the differences, unless both have the same class folders."""
     words = []
     for has, lacks, which in ((one, other, "the former"), (other, one, "the latter")):
         if only := [name for name in has.classes if name not in lacks.classes]:

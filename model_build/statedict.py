@@ -1,4 +1,4 @@
-"""A file's state dict: what of all that a training script has written into it is served, and what else it tells."""
+"""A file's state dict: the weights to serve, out of all that a training script writes, and the facts beside them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StateDict:
-    """What is served of a file, and what else it tells.
+    """The weights of a file that are served, and the facts beside them.
 
     ``state``: torchvision's ResNet18 state dict, float32, without counters. ``metadata``: a safetensors file's own.
-    ``extras``: the plain entries beside the weights by name (classes, class_to_idx, args, …), as JSON could tell them.
+    ``extras``: the plain entries beside the weights by name (classes, class_to_idx, args, …), as JSON could hold them.
     """
 
     state: Tensors
@@ -34,7 +34,7 @@ class StateDict:
 def read(path: Path, key: str | None, notice: Callable[[str], None]) -> StateDict:
     """The weights in the file at ``path``; of several sets the average, or the one that ``key`` names.
 
-    ``notice`` is told which was taken and what was left. Its texts and FileError's go on after the file's name.
+    ``notice`` is told the set that was taken and those left. Its texts and FileError's follow the file's name.
     """
     metadata: dict[str, str] = {}
     if recognise(path) == "safetensors":
@@ -58,7 +58,7 @@ def _safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def _extras(data: dict[Any, Any], path: tuple[str, ...]) -> dict[str, Any]:
-    """The plain entries of the file's dict and of those on the ``path`` to its weights; the inner ones prevail."""
+    """The plain entries of the file's dict and of the dicts on the ``path`` to its weights; inner entries prevail."""
     extras: dict[str, Any] = {}
     for name in (*path, None):
         extras |= {str(key): value for key, value in (pickles.plain(data) or {}).items()}
@@ -67,7 +67,7 @@ def _extras(data: dict[Any, Any], path: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _fitted(tensors: Tensors) -> Tensors:
-    """``tensors``, whose keys are right, as float32; FileError on the first whose shape or values are not."""
+    """``tensors``, whose keys are right, as float32. Raises FileError for the first whose shape or values are wrong."""
     head = tensors["fc.weight"]
     expected = weightset.shapes(head.shape[0] if head.ndim == 2 and head.shape[0] else 1)
     state = {}

@@ -1,4 +1,4 @@
-"""Where weights come from: ImageNet's, the packaged demo, or the user's own file; each becomes a ``Checkpoint``."""
+"""Sources of weights: ImageNet's, the packaged demo, or the user's own file; each becomes a ``Checkpoint``."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ ASSETS = Path(__file__).parent / "assets"
 DEMO_FILE = ASSETS / "resnet18-cifar10.safetensors"
 IMAGENET_LABELS = ASSETS / "labels-imagenet.json"
 DEMO_LABELS = ASSETS / "labels-cifar10.json"
-# What files of weights are called as a rule; none is needed.
+# The usual suffixes of files of weights; none is needed.
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 NOTHING = Given()
 
 
 class WeightsError(Exception):
-    """The weights asked for can't be used; the message says why and what to do."""
+    """The given weights can't be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A ResNet18's weights and what is needed to serve them.
+    """A ResNet18's weights, with all that serving them needs.
 
-    ``state``: torchvision's ResNet18 state dict, float32, for R, G, B. ``preprocessing``: what makes a photo the square
+    ``state``: torchvision's ResNet18 state dict, float32, for R, G, B. ``preprocessing``: from a photo to the square
     input of side S; ``upsample``: the side the graph enlarges S to, or None; ``mean``, ``std``: of R, G, B, for pixels
     of 0 to 1; ``bgr``: that the weights were of B, G, R in their file. ``digest``: sha256 over names, shapes and
     values, so that one set of weights in two files is the same. ``sources``: where each of the preprocessing comes
@@ -78,10 +78,10 @@ def find(
 ) -> Checkpoint:
     """The checkpoint that ``weights`` names: ``auto``, ``imagenet``, ``demo`` or a path.
 
-    What ``given`` tells of its preprocessing goes before what its file tells. ``auto`` is ImageNet's where they can be
-    had, else the demo, told through ``notice``. Of several sets of weights in a file the average is taken, or the one
-    that ``key`` names; ``tell`` is told which, what was left, and how the file ``labels`` was read. Raises
-    WeightsError, or LabelsError for that file.
+    ``given`` overrides the preprocessing in the file. ``auto`` is ImageNet's weights if they are available, else the
+    demo, and ``notice`` is told so. Of several sets of weights in a file the average is taken, or the one that ``key``
+    names; ``tell`` is told the choice, the rest, and how the file ``labels`` was read. Raises WeightsError, or
+    LabelsError for that file.
     """
     if key is not None and weights in ("auto", "imagenet", "demo"):
         raise WeightsError(f"--key {key!r} chooses in a file of weights, and --weights {weights} is none")
@@ -110,7 +110,7 @@ def find(
 
 
 def numbered(classes: int) -> Labels:
-    """The labels of ``classes`` classes whose names nothing tells."""
+    """The labels of ``classes`` classes without known names."""
     return Labels(tuple(f"class {index}" for index in range(classes)))
 
 
@@ -159,7 +159,7 @@ def _from_file(path: Path, key: str | None, given: Given, tell: Callable[[str], 
 
 
 def _name(path: Path) -> str:
-    """The file's name as text that can be written; a file system allows more."""
+    """The file's name as printable text; a file system allows more."""
     return os.fsencode(path.name).decode("utf-8", errors="replace")
 
 

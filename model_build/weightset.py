@@ -1,7 +1,7 @@
-"""The sets of weights in a file: found under dicts and prefixes, chosen among, and told of.
+"""The sets of weights in a file, under dicts and prefixes: found, chosen and reported.
 
-A file may nest its weights, put prefixes before their keys, hold several sets of them (a network and its average, a
-student and a teacher) and much else.
+A file may nest its weights, put prefixes before their keys, and hold several sets of them (a network and its average,
+a student and a teacher) and much else.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ TOP, DEPTH = ".", 4
 ANCHOR = "layer1.0.conv1.weight"
 # What wrappers put into keys: DataParallel and AveragedModel, torch.compile, FSDP, checkpointing, Lightning.
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
-# Of batches, of averaging, and of profiling (thop): no inference reads them.
+# Counters of batches, of averaging, and of profiling (thop): no inference reads them.
 COUNTERS = frozenset({"num_batches_tracked", "n_averaged", "total_ops", "total_params"})
 AVERAGE = re.compile(r"(?<![a-z])(ema|swa|avg|averaged?|shadow|polyak)(?![a-z])")
 LOSS = re.compile(r"(^|_)(loss|criterion)", re.IGNORECASE)
-# Entries whose tensors are of training, and are no part of any network.
+# Entries whose tensors belong to training and to no network.
 TRAINING = re.compile(r"optim|sched|scaler|rng|random|callback|loop|metric|hist|loss|criterion", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Table:
-    """The tensors of one dict in a file: ``path`` to it, and ``counters``, which ``tensors`` leaves out."""
+    """The tensors of one dict in a file. ``path``: its place. ``counters``: those that ``tensors`` leaves out."""
 
     path: tuple[str, ...]
     tensors: Tensors
@@ -52,7 +52,7 @@ class Table:
 class WeightSet:
     """The tensors of one network in a file, by their keys without the prefix that they share.
 
-    ``name``: the dicts' names and the prefix joined by dots. ``beside``: what in the same dict is of no network.
+    ``name``: the dicts' names and the prefix joined by dots. ``beside``: keys of the same dict that are of no network.
     ``averaged``: whether its name or a counter says that it is an average over training.
     """
 
@@ -76,9 +76,9 @@ def shapes(classes: int) -> dict[str, tuple[int, ...]]:
 
 
 def find(data: dict[Any, Any], key: str | None, notice: Callable[[str], None]) -> WeightSet:
-    """A ResNet18's weights in what a file holds; of several sets the average, or the one that ``key`` names.
+    """A ResNet18's weights in a file's content; of several sets the average, or the one that ``key`` names.
 
-    ``notice`` is told which was taken and what was left. Its texts and FileError's go on after the file's name.
+    ``notice`` is told the set that was taken and those left. Its texts and FileError's follow the file's name.
     """
     tables = list(_tables(data, (), ()))
     sets = [one for table in tables for one in _sets(table)]
@@ -96,7 +96,7 @@ def find(data: dict[Any, Any], key: str | None, notice: Callable[[str], None]) -
 
 
 def _tables(data: Any, path: tuple[str, ...], above: tuple[Any, ...]) -> Iterator[Table]:
-    """The dicts in ``data`` that hold tensors, outermost first, to a depth that no training script exceeds."""
+    """The dicts in ``data`` that hold tensors, outermost first, down to a depth that no training script exceeds."""
     if not isinstance(data, dict) or len(path) > DEPTH or any(data is one for one in above):
         return
     tensors = {str(key): value for key, value in data.items() if isinstance(value, torch.Tensor)}
@@ -111,9 +111,9 @@ def _tables(data: Any, path: tuple[str, ...], above: tuple[Any, ...]) -> Iterato
 
 
 def _sets(table: Table) -> list[WeightSet]:
-    """The networks in a dict: what shares the prefix before a ResNet's first block."""
+    """The networks in a dict: the keys that share the prefix before a ResNet's first block."""
     prefixes = [key.removesuffix(ANCHOR) for key in table.tensors if f".{key}".endswith(f".{ANCHOR}")]
-    # A key is of the longest prefix it begins with.
+    # A key belongs to the longest prefix that it begins with.
     owner = {
         key: max((prefix for prefix in prefixes if key.startswith(prefix)), key=len, default=None)
         for key in table.tensors
@@ -133,7 +133,7 @@ def _is_average(name: str) -> bool:
 
 
 def _of_a_loss(key: str, value: torch.Tensor) -> bool:
-    """Whether it is a loss's weights of classes, which a module keeps beside its network and no inference reads."""
+    """Whether it is the class weights of a loss, which a module keeps beside its network and no inference reads."""
     return value.ndim < 2 and any(LOSS.search(part) for part in key.split(".")[:-1])
 
 
@@ -146,7 +146,7 @@ def _why_none(data: dict[Any, Any], tables: list[Table], sets: list[WeightSet]) 
 
 
 def _choose(sets: list[WeightSet]) -> WeightSet:
-    """The average, or else the only one. Raises FileError where several are left."""
+    """The average, or else the only one. Raises FileError if several are left."""
     pool = [one for one in sets if one.averaged] or sets
     if not all(_equal(pool[0], other) for other in pool[1:]):
         names = ", ".join(quoted(one.name) for one in pool)
@@ -155,7 +155,7 @@ def _choose(sets: list[WeightSet]) -> WeightSet:
 
 
 def _equal(one: WeightSet, other: WeightSet) -> bool:
-    """Whether two sets are the same values, so that either may be taken."""
+    """Whether two sets have the same values, so that either may be taken."""
     if one is other or one.tensors.keys() != other.tensors.keys():
         return one is other
     return all(_same(value, other.tensors[key]) for key, value in one.tensors.items())
@@ -174,7 +174,7 @@ def dense(value: torch.Tensor) -> bool:
 
 
 def _tell(chosen: WeightSet, sets: list[WeightSet], key: str | None, notice: Callable[[str], None]) -> None:
-    """Tell which other sets are left and what is beside the chosen; FileError if that may be part of its network."""
+    """Report the other sets, and the keys beside the chosen one. Raises FileError if they may be of its network."""
     others = [one.name for one in sets if not _equal(one, chosen)]
     if others:
         what = f"{quoted(chosen.name)}{', an average,' if chosen.averaged else ''}"
@@ -198,7 +198,7 @@ def _may_belong(chosen: WeightSet, what: str) -> str:
 
 
 def _bare(data: dict[Any, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Where ``data`` has lists of tensors, as callbacks keep their averages: the names of the dicts on the way."""
+    """The places of lists of tensors in ``data``, as callbacks keep averages: the names of the dicts on the way."""
     for name, value in data.items():
         path = (*above, str(name))
         if isinstance(value, dict) and len(path) <= DEPTH:
@@ -215,7 +215,7 @@ def _tell_rest(
     key: str | None,
     notice: Callable[[str], None],
 ) -> None:
-    """Tell of tensors elsewhere in the file, but not of its training's; FileError if they may be of the network."""
+    """Report tensors elsewhere in the file, but not of training. Raises FileError if they may be of the network."""
     for path in _bare(data):
         if any(map(_is_average, path)):
             notice(f"has what looks like an average, {quoted('.'.join(path))}, but as tensors without keys; it is left")
