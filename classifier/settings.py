@@ -27,36 +27,41 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
-    runtime: Literal["onnx", "torchscript"] = Field("onnx", description="which artifact serves")
+    runtime: Literal["onnx", "torchscript"] = Field("onnx", description="the runtime whose artifact is served")
     precision: Literal["auto", "fp32", "int8", "bf16", "fp16"] = Field(
         "auto",
-        description="`auto` is the fastest in the store that suits the device: int8 on a CPU with AVX2 or dot product",
+        description="`auto`: the fastest artifact that suits the device, for example int8 on a CPU with AVX2",
     )
-    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`; what can't be had refuses to start")
+    device: str = Field(
+        "auto", description="`auto`, `cpu`, `cuda` or `cuda:N`; without the named device the service does not start"
+    )
     placement: Literal["auto", "inline", "dedicated"] = Field(
         "auto",
-        description="inference inside each API worker, or in a process of its own; `auto`: inline on CPU",
+        description="`inline`: each API worker infers; `dedicated`: one runner process infers; `auto`: inline on a CPU",
     )
     model: str | None = Field(None, description="serve exactly this model-store tag instead of the newest")
-    workers: Annotated[int, Field(ge=1, le=64)] = Field(1, description="API processes")
+    workers: Annotated[int, Field(ge=1, le=64)] = Field(1, description="number of API processes")
     threads: Annotated[int, Field(ge=0, le=256)] = Field(
-        0, description="inference threads of each process that infers; 0 shares the machine's cores among them"
+        0,
+        description="inference threads of each process that infers; 0 divides the machine's cores among them",
     )
     slo_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
-        1000, description="milliseconds in which 99 % of images are to be answered; what would take longer gets 429"
+        1000,
+        description="milliseconds in which 99 % of images are to be answered; an image that would be late gets 429",
     )
     max_batch: Annotated[int, Field(ge=1, le=1024)] = Field(
-        32, description="images that fit the device's memory at once; no tuning knob, the batcher finds its own size"
+        32,
+        description="images that fit the device's memory at once; no tuning knob: the batcher finds its own batch size",
     )
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        1024, description="images that may wait for a device; beyond it the answer is 429"
+        1024, description="images that may wait to be inferred; beyond it 429"
     )
     max_images: Annotated[int, Field(ge=1, le=1024)] = Field(64, description="images in one /classify_batch request")
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
-        20 * 1024 * 1024, description="bytes of one request body, checked while reading"
+        20 * 1024 * 1024, description="bytes of one request body, counted while it is read"
     )
     max_pixels: Annotated[int, Field(ge=1, le=1_000_000_000)] = Field(
-        50_000_000, description="pixels an image's header may tell, checked before decoding"
+        50_000_000, description="the largest width × height that a header may declare, checked before decoding"
     )
     max_fields: Annotated[int, Field(ge=0, le=1024)] = Field(16, description="text fields in one multipart body")
     max_part_header_bytes: Annotated[int, Field(ge=128, le=65_536)] = Field(
@@ -66,52 +71,52 @@ class Settings(BaseSettings):
         16_384, description="bytes of a request's own headers"
     )
     max_held_bytes: Annotated[int, Field(ge=1024)] = Field(
-        256 * 1024 * 1024, description="bytes of the bodies that one API process holds at once; beyond it 429"
+        256 * 1024 * 1024, description="bytes of all request bodies that one API process holds at once; beyond it 429"
     )
     upload_timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
-        20_000, description="milliseconds that a request's headers, and then its body, may take to arrive before 408"
+        20_000, description="milliseconds in which a request's headers, and then its body, must arrive; else 408"
     )
     keep_alive_s: Annotated[int, Field(ge=1, le=3600)] = Field(
-        75, description="seconds a connection may wait for its next request; longer than any balancer keeps it"
+        75,
+        description="seconds a connection may wait for its next request; let the balancer in front keep it for less",
     )
     decoder: Literal["inline", "contained"] = Field(
         "inline",
-        description="where images are decoded: in the threads that infer, or each in a process that can be ended",
+        description="`inline`: threads of the service decode; `contained`: processes that can be killed, one a thread",
     )
     decode_timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
-        5000, description="milliseconds one image may take to decode; `inline` notices it only between two reads"
+        5000, description="milliseconds in which one image must be decoded; `inline` checks it only between two reads"
     )
     decode_memory_mb: Annotated[int, Field(ge=16, le=65_536)] = Field(
-        768, description="MB that decoding one image may take; only `contained` can hold it"
+        768, description="MB of memory for decoding one image; only `contained` enforces it"
     )
     timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
-        30_000, description="milliseconds an answer may take, from the body's last byte, before it is 504"
+        30_000, description="milliseconds from the body's last byte to the answer; else 504"
     )
     unready_after_s: Annotated[int, Field(ge=0, le=3600)] = Field(
-        0, description="seconds of refusing images without a pause after which `/readyz` says no; 0: never"
+        0, description="seconds of refusals without a gap of one second after which `/readyz` is 503; 0: never"
     )
-    access_log: bool = Field(False, description="one log line a request")
+    access_log: bool = Field(False, description="one log line for each request")
     api_keys: SecretStr | None = Field(
-        None, description="keys, comma-separated, one of which each request must bring; without any, none is asked for"
+        None,
+        description="comma-separated keys, one of which each request must bring; without keys none is needed",
     )
-    api_keys_file: Path | None = Field(
-        None, description="a file of such keys, one a line, `#` before a comment; besides those of `API_KEYS`"
-    )
+    api_keys_file: Path | None = Field(None, description="a file of more such keys, one a line; `#` begins a comment")
     open_paths: str = Field(
         "/,/web/*,/docs,/docs.json,/static_content/*,/livez,/readyz,/healthz",
-        description="paths that need no key and have no rate limit, comma-separated; `/*` at the end takes all below",
+        description="comma-separated paths that need no key and have no rate limit; `/*` at the end covers all below",
     )
     cors_origins: str | None = Field(
-        None, description="origins whose pages may call the service from a browser, comma-separated, or `*` for all"
+        None, description="comma-separated origins whose pages may call the service from a browser, or `*` for all"
     )
     rate_limit: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)] | None = Field(
-        None, description="requests a second for each key, or for each address where there are no keys; then 429"
+        None, description="requests a second for each key, or for each address where there are no keys; beyond it 429"
     )
     rate_burst: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
-        10, description="requests that a client may send at once before `RATE_LIMIT` holds it back"
+        10, description="requests that a client may send at once before `RATE_LIMIT` applies"
     )
     trusted_proxies: str | None = Field(
-        None, description="addresses or networks of proxies, comma-separated, whose `X-Forwarded-For` tells the client"
+        None, description="comma-separated addresses or networks of proxies whose `X-Forwarded-For` names the client"
     )
 
     @field_validator("device")
@@ -131,7 +136,7 @@ class Settings(BaseSettings):
     @field_validator("api_keys")
     @classmethod
     def _api_keys(cls, value: SecretStr | None) -> SecretStr | None:
-        # An empty secret must not open the door.
+        # An empty secret must not let everyone in.
         if value is not None:
             check_keys(listed(value.get_secret_value()))
         return value
