@@ -27,7 +27,7 @@ class Refusal:
 class Overload:
     """How long feasible images have been refused without a gap of PAUSE seconds.
 
-    An image is feasible if it brings enough time to be answered by a service with an empty queue.
+    An image is feasible if a service without load would have answered it in time.
     """
 
     def __init__(self) -> None:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import io
-import os
-import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
 from benchmarks import load
 from tests.conftest import eventually
-from tests.test_service import check_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,53 +87,6 @@ def test_no_reply_but_200_at_32_connections(placed: tuple[str, str, Server], bod
     result = load.closed(f"{server.url}/classify", bodies, "image/jpeg", connections=32, seconds=6)
     assert result.failures == 0, result.statuses
     assert result.statuses[200] > 100
-
-
-def test_a_stopped_runner_is_told_and_recovered_from(launch: Callable[..., Server], bodies: list[bytes]) -> None:
-    server = launch(placement="dedicated").wait()
-    runner = next(pid for pid in server.processes() if "resnet18-runner" in " ".join(psutil.Process(pid).cmdline()))
-    os.kill(runner, signal.SIGSTOP)
-    try:
-        check_error(server.client.post("/classify", content=bodies[0], headers=JPEG), 503, "unavailable")
-        check_error(server.client.get("/readyz"), 503, "unavailable")
-        assert server.client.get("/livez").status_code == 200
-    finally:
-        os.kill(runner, signal.SIGCONT)
-    assert eventually(lambda: server.client.get("/readyz").status_code == 200)
-    assert server.client.post("/classify", content=bodies[0], headers=JPEG).status_code == 200
-
-
-def test_a_killed_runner_costs_no_wrong_answer(launch: Callable[..., Server], bodies: list[bytes]) -> None:
-    server = launch(placement="dedicated").wait()
-    expected = server.client.post("/classify", content=bodies[0], headers=JPEG).json()["predictions"]
-    runner = next(pid for pid in server.processes() if "resnet18-runner" in " ".join(psutil.Process(pid).cmdline()))
-    os.kill(runner, signal.SIGKILL)
-    for _ in range(20):
-        response = server.client.post("/classify", content=bodies[0], headers=JPEG)
-        if response.status_code == 200:
-            assert response.json()["predictions"] == expected
-        else:
-            check_error(response, 503, "unavailable")
-            assert response.headers["retry-after"]
-    assert eventually(lambda: server.client.post("/classify", content=bodies[0], headers=JPEG).status_code == 200)
-
-
-def test_a_refusal_by_the_runner_keeps_its_retry_after(launch: Callable[..., Server], bodies: list[bytes]) -> None:
-    server = launch(placement="dedicated", max_queue="2").wait()
-    response = server.client.post("/classify_batch", files=[("images", ("x", bodies[0]))] * 3)
-    assert check_error(response, 429, "overloaded")["reason"] == "queue_full"
-    assert int(response.headers["retry-after"]) >= 1
-
-
-def test_the_runner_answers_without_the_fast_path_too(
-    launch: Callable[..., Server], bodies: list[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BENTOML_CONFIG_OPTIONS", "api_server.metrics.enabled=false services.metrics.enabled=false")
-    server = launch(placement="dedicated").wait()
-    assert server.client.get("/metrics").status_code == 404
-    reply = server.client.post("/classify", content=bodies[0], headers=JPEG)
-    assert reply.status_code == 200, reply.text
-    assert len(reply.json()["predictions"]) == 3
 
 
 @pytest.mark.parametrize("placement", ["inline", "dedicated"])
