@@ -128,7 +128,7 @@ class RateLimit:
 
 
 class AccessMiddleware:
-    """ASGI middleware that answers 401 to HTTP requests without a key, and 429 to those over the rate limit.
+    """A middleware between the request-id layer and the router: 401 without a key, 429 over the rate limit.
 
     ``keys``: empty if no key is needed. ``open_paths``: paths that are not checked. ``refused``: called with the error
     code of each refusal.

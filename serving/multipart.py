@@ -16,7 +16,7 @@ from serving.parameters import NAMES
 # python_multipart logs each body that it can't parse: strangers could fill the log.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
-# The field that holds the files of a request, and where it is sent.
+# The field that holds the files of a request, and the route that takes it.
 ENDPOINTS = {"image": "/classify", "images": "/classify_batch"}
 MAX_FIELD_BYTES = 1024
 # Bytes of a file that tell whether it is text.
@@ -25,7 +25,7 @@ _ENCODED = (b"base64", b"quoted-printable")
 
 
 class Form:
-    """The files in the field ``name``, at most ``images``, and the text fields of a body that is written bit by bit.
+    """The files in the field ``name``, at most ``images``, and the text fields of a body that is written in pieces.
 
     Raises ClassifierError from ``write`` and ``finish``: ``bad_request``, ``invalid_parameter``, ``too_many_images`` or
     ``unsupported_encoding``.

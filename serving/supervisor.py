@@ -149,11 +149,11 @@ class Supervisor(circus.Arbiter):
         self.loop.call_later(CHECK_EVERY_S, self._check)
 
     def stop(self) -> Any:
-        """Stop accepting, then the workers, then itself."""
+        """Stop accepting connections, then stop the workers, then end."""
         if self._stopping:
             return None
         if self._exclusive_running_command is not None:
-            # Circus would forget the signal, were it just starting a worker.
+            # While circus starts a worker, it would forget the signal.
             self.loop.call_later(0.05, self.stop)
             return None
         # Otherwise the kernel would go on accepting connections, and reset them at the end.

@@ -63,7 +63,7 @@ class Tie:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
         end = time.monotonic() + END_S
         while time.monotonic() < end:
-            # A worker that was just starting listens on the shared socket again, and may be the first to end.
+            # Another worker that was just starting may listen on the shared socket again.
             self._free_port()
             time.sleep(0.1)
         os._exit(1)

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    Handler = Callable[[web.Request], Awaitable[web.Response]]
+
 SIZE, CLASSES, BAD = 2, 3, 255
-Handler = "Callable[[web.Request], Awaitable[web.Response]]"
 
 
 def image(value: int) -> NDArray[np.uint8]:
@@ -51,8 +52,8 @@ def ask(folder: Path, handler: Handler, work: Callable[[remote.RunnerClient], Aw
 
     async def both() -> Any:
         app = web.Application()
-        app.router.add_post(remote.PATH, handler)  # type: ignore[arg-type]
-        server = web.AppRunner(app)
+        app.router.add_post(remote.PATH, handler)
+        server = web.AppRunner(app, shutdown_timeout=0.1)
         await server.setup()
         await web.UnixSite(server, str(folder / "runner.sock")).start()
         client = remote.RunnerClient(f"file://{folder}/runner.sock", CLASSES, grace)
