@@ -134,8 +134,11 @@ def test_one_that_answers_others_meanwhile_is_late_and_not_gone(tmp_path: Path) 
 def test_no_runner_at_all(tmp_path: Path) -> None:
     async def alone() -> tuple[Any, bool]:
         client = remote.RunnerClient(f"file://{tmp_path}/nobody.sock", CLASSES, 1)
-        (told,) = await asyncio.gather(client.submit([image(1)], soon()), return_exceptions=True)
-        return told, await client.is_ready()
+        try:
+            (told,) = await asyncio.gather(client.submit([image(1)], soon()), return_exceptions=True)
+            return told, await client.is_ready()
+        finally:
+            await client.close()
 
     told, ready = asyncio.run(alone())
     assert isinstance(told, ClassifierError)

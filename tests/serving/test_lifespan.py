@@ -50,7 +50,7 @@ def test_sigterm_ends_the_server_only_after_the_time_for_draining(monkeypatch: p
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        signal.signal(signal.SIGTERM, Server(uvicorn.Config("nowhere:app")).handle_exit)
+        signal.signal(signal.SIGTERM, Server(uvicorn.Config("nowhere:app", log_config=None)).handle_exit)
         lifespan.drain_first(lambda: events.append(("begin", loop.time())))
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.sleep(0.1)
