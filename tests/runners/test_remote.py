@@ -135,8 +135,8 @@ def test_no_runner_at_all(tmp_path: Path) -> None:
     async def alone() -> tuple[Any, bool]:
         client = remote.RunnerClient(f"file://{tmp_path}/nobody.sock", CLASSES, 1)
         try:
-            (told,) = await asyncio.gather(client.submit([image(1)], soon()), return_exceptions=True)
-            return told, await client.is_ready()
+            told: list[Any] = await asyncio.gather(client.submit([image(1)], soon()), return_exceptions=True)
+            return told[0], await client.is_ready()
         finally:
             await client.close()
 

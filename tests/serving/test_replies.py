@@ -43,7 +43,7 @@ def test_an_error_has_its_status_its_code_and_its_headers(
 ) -> None:
     response = error_response(ClassifierError(code, "Nein — 不行", **options))
     facts = {name: value for name, value in options.items() if name != "retry_after"}
-    assert json.loads(response.body) == {"error": {"code": code, "message": "Nein — 不行"} | facts}
+    assert json.loads(bytes(response.body)) == {"error": {"code": code, "message": "Nein — 不行"} | facts}
     found = dict(response.headers)
     assert found.pop("x-error-code") == code
     assert found.pop("content-type") == "application/json"
