@@ -49,7 +49,7 @@ def test_the_paths_of_routes_mounts_and_static_files(tmp_path: Path) -> None:
     }
 
 
-TRACING = "tracing.exporter_type=in_memory tracing.sample_rate=1.0"
+TRACING = "services.tracing.exporter_type=in_memory services.tracing.sample_rate=1.0"
 
 
 @pytest.mark.parametrize(
