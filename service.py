@@ -1,4 +1,4 @@
-"""The BentoML service: routes and wiring, nothing else.  ``bentoml serve service:ResNet18``."""
+"""The BentoML service: routes and wiring, nothing else. ``bentoml serve service:ResNet18`` starts it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from starlette.routing import Route
 
 from classifier import settings as _settings
 from classifier.errors import ClassifierError
-from runners import artifacts, backends, runner, telemetry
-from serving import address, dedicated, door, openapi, parameters, replies, schema, supervisor
+from runners import artifacts, backends, engine, telemetry
+from serving import access, address, dedicated, openapi, parameters, replies, schema, supervisor, worker
+from serving.application import HttpService
 from serving.classify import Classifier
-from serving.edge import EdgeService, Lane, refuse
 from serving.metrics import RequestMetrics
 from serving.placements import Dedicated, Inline, Placement
 
@@ -24,17 +24,20 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+    from serving.access import Wrap
+    from serving.fast_path import DirectHandler
+
 logger = logging.getLogger("bentoml.resnet18")
 
-# Before anything can be refused, which BentoML would report too.
+# Before anything can fail: BentoML would report a failed start to its makers.
 telemetry.off()
 
-# BentoML reads a service's shape when this module is imported, so the settings that shape it are read here.
+# BentoML reads the service's class when this module is imported, so its settings are read here.
 try:
     settings = _settings.load()
     device = backends.pick_device(settings.device, settings.runtime)
     tag = artifacts.choose(settings, device, bento=Path(__file__).resolve().parents[1] / "bento.yaml")
-    guard, keyed = door.build(settings), bool(door.known_keys(settings))
+    access_middleware, keyed = access.build(settings), bool(access.known_keys(settings))
 except (_settings.SettingsError, artifacts.ArtifactError, backends.DeviceError) as error:
     raise SystemExit(f"resnet18: {error}") from None
 placement = settings.placement
@@ -44,7 +47,7 @@ inline = placement == "inline"
 
 
 async def _model(request: Request) -> Response:
-    """``GET /model``: what is served, where, and how accurate it was found to be."""
+    """``GET /model``: the served artifact, where it runs, and its accuracy as measured when it was built."""
     try:
         parameters.check_query(request)
         return replies.json_response(await bentoml.get_current_service().describe())
@@ -63,9 +66,9 @@ async def _labels(request: Request) -> Response:
 
 @bentoml.service(
     name="resnet18",
-    service_class=EdgeService,
+    service_class=HttpService,
     workers=settings.workers,
-    # Requests are timed out by Classifier, in our own words; this is only its backstop.
+    # Classifier times requests out, with our own error. BentoML's timeout is a backstop.
     traffic={"timeout": (settings.upload_timeout_ms + settings.timeout_ms) / 1e3 + 5},
     logging={"access": {"enabled": settings.access_log}},
 )
@@ -75,8 +78,8 @@ class ResNet18:
 
     stored = bentoml.models.BentoModel(tag)
     settings = settings
-    lanes: ClassVar[dict[str, Lane]] = {}
-    guarded_by: ClassVar[door.Guard | None] = guard
+    direct_handlers: ClassVar[dict[str, DirectHandler]] = {}
+    access: ClassVar[Wrap | None] = access_middleware
     if not inline:
         runner = bentoml.depends(dedicated.service(settings, tag, device))
 
@@ -85,11 +88,11 @@ class ResNet18:
             self.placement: Placement = (
                 Inline(settings, tag, device) if inline else Dedicated(settings, tag, dedicated.NAME)
             )
-        except runner.REFUSALS as error:
-            refuse(error)
+        except engine.START_ERRORS as error:
+            worker.abort(error)
         self.classifier = Classifier(settings, self.placement, RequestMetrics(settings.slo_ms / 1e3))
-        self.lanes["/classify"] = self.classifier.classify
-        self.lanes["/classify_batch"] = self.classifier.classify_batch
+        self.direct_handlers["/classify"] = self.classifier.classify
+        self.direct_handlers["/classify_batch"] = self.classifier.classify_batch
         manifest = self.placement.artifact.manifest
         weights = manifest.weights["origin"]
         logger.info("serving %s: %s weights, %s on %s, %s", tag, weights, settings.runtime, device, placement)
@@ -105,7 +108,7 @@ class ResNet18:
 
     @bentoml.on_deployment
     def check() -> None:
-        """In the supervisor: refuse to start, before any worker does, what no worker could serve."""
+        """Runs in the supervisor, before any worker starts: exit if no worker could serve."""
         try:
             artifacts.open_artifact(tag)
             address.check_command(dedicated=not inline)
@@ -118,7 +121,7 @@ class ResNet18:
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
-        """Finish what was admitted."""
+        """Finish the admitted images."""
         await self.placement.stop()
 
     @bentoml.api(route="/classify", input_spec=schema.ClassifyInput, output_spec=schema.ClassifyOutput)
@@ -128,7 +131,7 @@ class ResNet18:
 
     @bentoml.api(route="/classify_batch", input_spec=schema.ClassifyBatchInput, output_spec=schema.ClassifyBatchOutput)
     async def classify_batch(self, request: Request) -> Response:
-        """The top-k classes of several images; one that can't be read gets its own error and harms no other."""
+        """The top-k classes of each of several images. An image that can't be read gets its own error."""
         return await self.classifier.classify_batch(request)
 
     async def describe(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # The load's first seconds, at the rate that it begins with, in which the metric's window fills; they are not judged.
 LEAD_S = 90
-# What the batcher keeps of the SLO for itself (runners/runner.py, MARGIN).
+# The margin of the SLO that the batcher does not use (runners/budget.py, MARGIN).
 KEPT = 0.15
 TICK_S = 0.5
 # Windows of seconds in which a pod's rate is counted: the first settles, and the median forgets what else befell one.

@@ -22,7 +22,8 @@ from benchmarks.policies import Ours
 from benchmarks.results import Cell, Goal, Sheet, at_least, at_most
 from benchmarks.simulation import LEARNING, NOISE, Backend, poisson, simulate
 from benchmarks.tuning import AIMD, ARRIVALS, CORK, FIXED, ONE, OTHERS, OURS, SEED, best_goodput, run, tuned
-from runners.batching import Batcher, CostModel, Job
+from runners.batching import Batcher, Job
+from runners.cost_model import CostModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -216,7 +217,7 @@ def decisions_us(backend: Backend, waiting: int) -> tuple[float, float]:
     """Microseconds of this machine that admit(), and done() with next(), take while ``waiting`` images wait."""
     slo = 10 * waiting * backend.seconds(1)
     cost = CostModel({size: backend.seconds(size) for size in (1, 2, 4, 8, 16, 32)})
-    batcher = Batcher(cost, slo=slo, max_batch=backend.max_batch, max_queue=10**6)
+    batcher = Batcher(cost, budget=slo, max_batch=backend.max_batch, max_queue=10**6)
     batcher.admit([Job(0.0, slo)], 0.0)
     running, _ = batcher.next(0.0)
     assert running is not None

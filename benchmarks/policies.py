@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from runners.batching import Batch, Batcher, CostModel, Job
+from runners.batching import Batch, Batcher, Job
+from runners.cost_model import CostModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,7 @@ class Ours:
         sizes = [2**power for power in range(backend.max_batch.bit_length()) if 2**power <= backend.max_batch]
         cost = CostModel({size: wrong * backend.seconds(size) for size in sizes})
         self.batcher = Batcher(
-            cost, slo=slo, max_batch=backend.max_batch, max_queue=16 * backend.max_batch, devices=devices
+            cost, budget=slo, max_batch=backend.max_batch, max_queue=16 * backend.max_batch, executors=devices
         )
         self.slo = slo
         self._running: dict[int, Batch] = {}

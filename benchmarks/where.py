@@ -29,7 +29,7 @@ from loadtests import photos
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runners.pump import Outcome
+    from runners.results import ImageResult
 
 CONNECTIONS = (8, 32)
 WARM_UP_SECONDS = 2.0
@@ -77,10 +77,10 @@ class _Pool:
             if not future.cancelled():
                 future.set_result(pickle.loads(answer))
 
-    def refuse(self, deadline: float) -> None:
+    def check_admission(self, deadline: float) -> None:
         """Take everything."""
 
-    async def infer(self, images: list[bytes], deadline: float) -> list[Outcome | Exception]:
+    async def submit(self, images: list[bytes], deadline: float) -> list[ImageResult | Exception]:
         """The answers to ``images``; the prototype knows no deadlines."""
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in images]
@@ -92,17 +92,17 @@ class _Pool:
 def _infer_forever(tag: str, far: socket.socket) -> None:
     from classifier import pixels
     from classifier.settings import Settings
-    from runners import runner
+    from runners.engine import image_run, open_engine
 
     settings = Settings()
-    engine = runner.open_engine(settings, tag, "cpu")
+    engine = open_engine(settings, tag, "cpu")
     preprocessing = engine.artifact.manifest.preprocessing
-    run = runner.preparing(engine, lambda data: pixels.decode(data, preprocessing, settings.max_pixels))
+    run = image_run(engine, lambda data: pixels.decode(data, preprocessing, settings.max_pixels))
     far.sendall(b"!")
     with far.makefile("rb") as file:
         while head := file.read(4):
-            (outcome,) = run([file.read(struct.unpack("!I", head)[0])])
-            answer = pickle.dumps(outcome)
+            (result,) = run([file.read(struct.unpack("!I", head)[0])])
+            answer = pickle.dumps(result)
             far.sendall(struct.pack("!I", len(answer)) + answer)
 
 

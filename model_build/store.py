@@ -49,10 +49,10 @@ def version(checkpoint: Checkpoint, runtime: str, precision: str, options: dict[
     return f"{checkpoint.digest[:8]}-{digest[:8]}"
 
 
-def build(manifest: Manifest) -> str:
-    """What artifacts share that may serve in each other's place: weights, labels, geometry, and how they were judged.
+def build_id(manifest: Manifest) -> str:
+    """A digest of weights, labels, geometry and gate. Artifacts with equal build ids are interchangeable.
 
-    Not what made each of them: a precision that is built later, or with newer libraries, belongs to the others.
+    The precision and the libraries are not part of it: an artifact that is built later belongs to the same build.
     """
     options = {name: value for name, value in manifest.export.items() if name not in ("libraries", "calibration")}
     labels = [manifest.labels.en, manifest.labels.zh]
@@ -129,7 +129,7 @@ def register(artifact: Path, manifest: Manifest, version: str) -> str:
         "precision": manifest.precision,
         "weights": manifest.weights["origin"],
         "checkpoint": manifest.weights["digest"],
-        "build": build(manifest),
+        "build": build_id(manifest),
     }
     final = models() / name / version
     try:

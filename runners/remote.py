@@ -1,8 +1,9 @@
-"""The dedicated placement: a BentoML service that infers pixels, and the client by which API workers reach it.
+"""The wire between API workers and a dedicated runner: the client in the workers, and the runner's side of it.
 
-Pixels go as raw bytes over the socket that BentoML gave the runner; its own pickled calls cost several times as much.
-A request is ``uint8[N, S, S, 3]`` with its remaining time in a header, an answer is ``float32[N, C + 2]``: each
-image's probabilities, its milliseconds in the queue and those of its batch, all NaN where it failed alone.
+It is HTTP over the socket that BentoML gave the runner, with pixels as raw bytes: BentoML's own pickled calls cost
+several times as much. A request's body is ``uint8[N, S, S, 3]``, its remaining time a header. A reply's body is
+``float32[N, C + 2]``: each image's probabilities, its milliseconds in the queue and those of its batch, all of them NaN
+where the image failed by itself.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from classifier.errors import ClassifierError
-from runners.pump import Outcome, Pump, overloaded
+from runners.admission import overloaded
+from runners.results import ImageResult
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,17 +25,18 @@ if TYPE_CHECKING:
     import aiohttp
     from numpy.typing import NDArray
 
-    from runners.runner import Engine
+    from runners.engine import Engine
+    from runners.executors import ExecutorPool
 
 PATH = "/infer"
 TIME_LEFT = "x-time-left-ms"
 CONNECTIONS = 256
 
 
-class Client:
-    """An API worker's connections to the runner. ``url``: what BentoML's runner map says, file:// or http://.
+class RunnerClient:
+    """An API worker's connections to the runner. ``url``: its entry in BentoML's runner map, file:// or http://.
 
-    ``grace``: seconds after a deadline for which the runner's answer, its refusals among them, is still waited for.
+    ``grace``: seconds after a deadline for which the client still waits for the runner's answer or refusal.
     """
 
     def __init__(self, url: str, classes: int, grace: float) -> None:
@@ -41,29 +44,29 @@ class Client:
         self._heard = 0.0
         self._session: aiohttp.ClientSession | None = None
 
-    async def infer(self, pixels: Sequence[NDArray[np.uint8]], deadline: float) -> list[Any]:
-        """An Outcome or an Exception for each of ``pixels`` uint8[S, S, 3].
+    async def submit(self, pixels: Sequence[NDArray[np.uint8]], deadline: float) -> list[Any]:
+        """An ImageResult or an Exception for each of ``pixels`` uint8[S, S, 3].
 
-        A dropped connection is tried once more, which is safe because inference changes nothing. Raises
-        ClassifierError: what the runner answered, "overloaded" where it was late, or "unavailable".
+        Where the connection breaks, the request is sent once more, which is safe because inference changes nothing.
+        Raises ClassifierError: the runner's own, "overloaded" where it was late, or "unavailable".
         """
         body = pixels[0].tobytes() if len(pixels) == 1 else b"".join(image.tobytes() for image in pixels)
         sent = time.monotonic()
         try:
             answer = await self._ask("POST", PATH, body, deadline, self._grace)
         except TimeoutError:
-            # One that answered others meanwhile is late with this one.
+            # A runner that has answered other requests meanwhile is late with this one.
             raise (overloaded("expired", 0.0) if self._heard > sent else _silent()) from None
         rows = np.frombuffer(answer, np.float32).reshape(len(pixels), self._classes + 2)
         return [
             RuntimeError("the image failed in the runner")
             if np.isnan(row[0])
-            else Outcome(row[:-2], 0.0, inference_ms=float(row[-1]), queue_ms=float(row[-2]))
+            else ImageResult(row[:-2], 0.0, inference_ms=float(row[-1]), queue_ms=float(row[-2]))
             for row in rows
         ]
 
     async def describe(self) -> dict[str, Any]:
-        """The runner's own description: its engine's and its pump's."""
+        """The runner's own description: its engine's and its executor pool's."""
         try:
             description: dict[str, Any] = json.loads(await self._ask("GET", "/describe", b"", time.monotonic() + 5))
         except TimeoutError:
@@ -71,7 +74,7 @@ class Client:
         return description
 
     async def is_ready(self) -> bool:
-        """Whether the runner answers within a second that it is ready."""
+        """Whether the runner says within a second that it is ready."""
         try:
             await self._ask("GET", "/readyz", b"", time.monotonic() + 1)
         except (ClassifierError, TimeoutError):
@@ -84,7 +87,7 @@ class Client:
             await self._session.close()
 
     async def _ask(self, method: str, path: str, body: bytes, deadline: float, grace: float = 0.0) -> bytes:
-        """The body of a 200; ClassifierError for any other answer, the runner's own with its Retry-After, or none.
+        """The body of a 200. Raises ClassifierError, with the runner's Retry-After, for anything else.
 
         Raises TimeoutError ``grace`` seconds after ``deadline``.
         """
@@ -138,18 +141,18 @@ def _error(answer: bytes, retry_after: str | None) -> ClassifierError:
     return ClassifierError(error.pop("code"), error.pop("message"), retry_after=wait, **error)
 
 
-async def answer(pump: Pump, engine: Engine, body: bytes, time_left_ms: float) -> bytes:
-    """The runner's side of ``Client.infer``: the answer's bytes. Raises ClassifierError."""
+async def answer(executors: ExecutorPool, engine: Engine, body: bytes, time_left_ms: float) -> bytes:
+    """The runner's side of ``RunnerClient.submit``: the reply's body. Raises ClassifierError."""
     size = engine.artifact.manifest.preprocessing.size
     one = size * size * 3
     if not body or len(body) % one:
         raise ClassifierError("bad_request", f"{len(body)} bytes are no whole number of images of {size} px")
     images = np.frombuffer(body, np.uint8).reshape(-1, size, size, 3)
-    results = await pump.infer(list(images), time.monotonic() + time_left_ms / 1e3)
+    results = await executors.submit(list(images), time.monotonic() + time_left_ms / 1e3)
     rows = np.full((len(images), len(engine.artifact.manifest.labels) + 2), np.nan, np.float32)
     for row, result in zip(rows, results, strict=True):
         if isinstance(result, ClassifierError):
             raise result
-        if isinstance(result, Outcome):
+        if isinstance(result, ImageResult):
             row[:-2], row[-2], row[-1] = result.probabilities, result.queue_ms, result.inference_ms
     return rows.tobytes()

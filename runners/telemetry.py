@@ -1,7 +1,8 @@
-"""Nothing is sent home: ONNX Runtime and BentoML report to their makers unless the environment forbids it.
+"""Telemetry is off: ONNX Runtime and BentoML report to their makers unless the environment forbids it.
 
 ONNX Runtime does so as soon as it is imported: it looks up its makers' collector and keeps an identifier in the home
-folder. ``disable_telemetry_events()`` comes too late for either, so it is imported by way of this file alone.
+folder. ``disable_telemetry_events()`` comes too late for both. So every other module imports ONNX Runtime through this
+one.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import os
 import sys
 from typing import Any
 
-# The environment in which neither reports.
+# The environment variables with which neither of them reports.
 OFF = {"BENTOML_DO_NOT_TRACK": "True", "ORT_DISABLE_TELEMETRY": "1"}
 
 
 def off() -> None:
-    """Turn both off, for this process and all that it starts."""
+    """Turn the telemetry of both off, for this process and all processes that it starts."""
     os.environ.update(OFF)
-    # BentoML looks once and remembers, and its command line does so before it imports a service.
+    # BentoML reads its variable once. Its command line has read it before it imports a service.
     tracking = sys.modules.get("bentoml._internal.utils.analytics.usage_stats")
     if tracking is not None:
         tracking.do_not_track.cache_clear()

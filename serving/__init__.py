@@ -1,1 +1,1 @@
-"""The HTTP edge: bodies to bytes, results to replies."""
+"""The HTTP layer: bodies to bytes, results to replies."""

@@ -1,4 +1,4 @@
-"""The address to serve on: what can't be listened on is told in a sentence before anything starts."""
+"""The address to serve on: one that can't be used is an error of one sentence, before anything starts."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ CHOOSE = "choose another with make serve PORT=3001, or bentoml serve --port 3001
 
 
 class AddressError(Exception):
-    """What is asked for can't be listened on; the message says why, and what to set."""
+    """The service can't listen on the address that was asked for; the message says why, and what to set."""
 
 
 def check_command(dedicated: bool) -> None:
-    """Raise AddressError if BentoML's command line, where this runs in it, asks for what can't be had.
+    """Raise AddressError if the options of BentoML's command line can't be honoured; do nothing outside of it.
 
-    ``dedicated``: whether a runner is to be started beside the API workers.
+    ``dedicated``: whether a runner starts beside the API workers.
     """
     context = click.get_current_context(silent=True)
     options = {} if context is None else context.params
@@ -48,7 +48,7 @@ def check_command(dedicated: bool) -> None:
 
 
 def check(host: str, port: int) -> None:
-    """Raise AddressError if ``host`` is no address of this machine, or ``port`` none that is free."""
+    """Raise AddressError if ``host`` is no address of this machine, or ``port`` is not free."""
     try:
         family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
     except ValueError:
@@ -68,11 +68,11 @@ def check(host: str, port: int) -> None:
 
 
 def check_certificate(certificate: Path, key: Path | None, password: str) -> None:
-    """Raise AddressError if TLS can't be spoken with a PEM file and its key, which is in the same file where None."""
+    """Raise AddressError if ``certificate`` and ``key`` are no pair of PEM files. None: one file holds both."""
     try:
         for path in (certificate, key or certificate):
             path.open("rb").close()
-        # An empty password, or OpenSSL would ask the terminal for one.
+        # Without even an empty password OpenSSL would ask the terminal for one.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password)
     except ssl.SSLError as error:
         pair = f"{str(certificate)!r} (--ssl-certfile) and {str(key or certificate)!r} (--ssl-keyfile)"
@@ -84,7 +84,7 @@ def check_certificate(certificate: Path, key: Path | None, password: str) -> Non
 def check_folder() -> None:
     """Raise AddressError if a dedicated runner's socket would have too long a path in the folder of temporary files."""
     folder = tempfile.gettempdir()
-    # What BentoML makes there: a folder with a random name, and in it a socket with an object's number.
+    # BentoML makes a folder with a random name there, and in it a socket that is named by an object's number.
     longest = serving.MAX_AF_UNIX_PATH_LENGTH - len(f"/bentoml-uds-12345678/{id(folder)}.sock") - 1
     if len(folder) > longest:
         raise AddressError(
@@ -94,7 +94,7 @@ def check_folder() -> None:
 
 
 def url(host: str, port: int, scheme: str = "http") -> str:
-    """What a browser on this machine opens to reach what listens on ``host`` and ``port``."""
+    """The URL at which a browser on this machine reaches a service that listens on ``host`` and ``port``."""
     here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"{scheme}://[{here}]:{port}" if ":" in here else f"{scheme}://{here}:{port}"
 
@@ -110,7 +110,7 @@ def _why(error: OSError, host: str, port: int) -> str:
 
 
 def _holder(port: int) -> str:
-    """Which process listens on ``port``, in brackets, where this user may know."""
+    """The process that listens on ``port``, in brackets; empty where this user may not know it."""
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,)

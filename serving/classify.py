@@ -1,4 +1,4 @@
-"""A request's way: body → images → placement → labels → reply. One Classifier an API process."""
+"""The handlers of ``/classify`` and ``/classify_batch``: body → images → placement → labels → reply."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import ClientDisconnect
 
 from classifier.errors import ClassifierError
-from runners.runner import MARGIN
+from runners.budget import budget_s
 from serving import parameters, replies, upload
-from serving.edge import unless_gone
+from serving.disconnect import unless_gone
 from serving.replies import Timing
 
 if TYPE_CHECKING:
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from serving.metrics import RequestMetrics
     from serving.placements import Placement
 
-# The weight of the newest body among those lately read.
+# The weight of the newest body in the moving mean of images in a body.
 _NEWEST = 0.1
 
 logger = logging.getLogger("bentoml.resnet18")
 
 
 class Classifier:
-    """Answers classify requests with what ``placement`` infers."""
+    """Answers classify requests with the results of ``placement``; one an API process."""
 
     def __init__(self, settings: Settings, placement: Placement, metrics: RequestMetrics) -> None:
         self._settings, self._placement, self._metrics = settings, placement, metrics
-        self._held = upload.Held(settings.max_held_bytes)
+        self._body_budget = upload.BodyBudget(settings.max_held_bytes)
         self._single, self._batch = (
             upload.Limits(settings.max_body_bytes, images, settings.max_fields, settings.max_part_header_bytes)
             for images in (1, settings.max_images)
@@ -58,14 +58,14 @@ class Classifier:
         return await self._answer(request, "images", self._batch, self._many)
 
     async def _answer(self, request: Request, name: str, limits: upload.Limits, handle: Any) -> Response:
-        # Of a body that is never read, which is how overload refuses, nobody knows how many images it holds. It counts
-        # as those that were read lately, or offered load would seem to fall just when there is too much of it.
+        # In overload a request is refused before its body is read, so its number of images is unknown. It counts as
+        # many as the bodies that were read lately; otherwise the offered rate would seem to fall just when it is high.
         timing, arrival, images = Timing(), None, round(self._usual.get(name, 1))
         settings = self._settings
         try:
-            with upload.Share(self._held) as share:
+            with upload.Reservation(self._body_budget) as reservation:
                 async with asyncio.timeout(settings.upload_timeout_ms / 1e3) as patience:
-                    sent, arrival, deadline = await self._read(request, name, limits, share)
+                    sent, arrival, deadline = await self._read(request, name, limits, reservation)
                     images = len(sent.images)
                     self._usual[name] = (1 - _NEWEST) * self._usual.get(name, images) + _NEWEST * images
                     patience.reschedule(asyncio.get_running_loop().time() + settings.timeout_ms / 1e3)
@@ -95,7 +95,7 @@ class Classifier:
         self, request: Request, sent: upload.Upload, timing: Timing, deadline: float
     ) -> tuple[dict[str, Any], int]:
         top_k = parameters.top_k(request, sent.fields, len(self._labels))
-        (result,) = await self._infer(request, sent.images, timing, deadline)
+        (result,) = await self._results(request, sent.images, timing, deadline)
         if isinstance(result, ClassifierError):
             raise result
         return {"predictions": self._labels.top(result.probabilities, top_k)}, 1
@@ -105,7 +105,7 @@ class Classifier:
     ) -> tuple[dict[str, Any], int]:
         top_k = parameters.top_k(request, sent.fields, len(self._labels))
         results: list[dict[str, Any]] = []
-        for result in await self._infer(request, sent.images, timing, deadline):
+        for result in await self._results(request, sent.images, timing, deadline):
             if isinstance(result, ClassifierError):
                 self._metrics.failed(result)
                 results.append(result.body())
@@ -114,24 +114,24 @@ class Classifier:
         return {"results": results}, sum("predictions" in result for result in results)
 
     async def _read(
-        self, request: Request, name: str, limits: upload.Limits, share: upload.Share
+        self, request: Request, name: str, limits: upload.Limits, reservation: upload.Reservation
     ) -> tuple[upload.Upload, float, float]:
-        """The upload, when it had come, and its deadline: seconds of ``time.monotonic()``."""
+        """The upload, the time at which it was complete, and its deadline: seconds of ``time.monotonic()``."""
         parameters.check_query(request, parameters.NAMES)
         settings = self._settings
         milliseconds = parameters.time_allowed(request, settings.timeout_ms) or settings.slo_ms
-        allowed = (1 - MARGIN) * milliseconds / 1e3
-        # Under overload a body that would be refused is not worth its reading.
-        self._placement.refuse(time.monotonic() + allowed)
-        sent = await upload.read(request, name, limits, share)
-        # The SLO is of the service: a client's slow upload is not held against its own deadline.
+        budget = budget_s(milliseconds)
+        # In overload the body of a request that would be refused is not read.
+        self._placement.check_admission(time.monotonic() + budget)
+        sent = await upload.read(request, name, limits, reservation)
+        # The SLO begins here: a slow upload costs the client none of its deadline.
         arrival = time.monotonic()
-        return sent, arrival, arrival + allowed
+        return sent, arrival, arrival + budget
 
-    async def _infer(self, request: Request, images: list[bytes], timing: Timing, deadline: float) -> list[Any]:
-        """An Outcome or a ClassifierError for each image, in order."""
-        # What waits for a client that has hung up must not cost inference.
-        results: list[Any] = list(await unless_gone(request, self._placement.infer(images, deadline)))
+    async def _results(self, request: Request, images: list[bytes], timing: Timing, deadline: float) -> list[Any]:
+        """An ImageResult or a ClassifierError for each image, in order."""
+        # Images whose client has hung up must not cost inference.
+        results: list[Any] = list(await unless_gone(request, self._placement.submit(images, deadline)))
         for index, result in enumerate(results):
             if isinstance(result, ClassifierError):
                 continue
@@ -139,7 +139,5 @@ class Classifier:
                 logger.error("an image could not be inferred", exc_info=result)
                 results[index] = ClassifierError("internal", "the image could not be inferred")
                 continue
-            timing.decode = max(timing.decode, result.decode_ms)
-            timing.queue = max(timing.queue, result.queue_ms)
-            timing.inference = max(timing.inference, result.inference_ms)
+            timing.include(result)
         return results

@@ -1,4 +1,4 @@
-"""Decoding contained: each thread's images go to a process of its own, which may hang, swell or die."""
+"""Contained decoding: each thread decodes its images in a process of its own, which may hang, grow or die."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from classifier.decoder import Limits
 
-# A process that has decoded so many images makes room for a fresh one, with whatever it has leaked.
+# A process that has decoded so many images is replaced, which frees the memory that it has leaked.
 RECYCLE = 10_000
-# All that a decoder gets of the environment: it has no use for keys.
+# The environment variables that a decoder gets. It needs no others, such as keys.
 ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME")
 
 logger = logging.getLogger("bentoml.resnet18")
@@ -40,7 +40,7 @@ class _Process:
     images: int = 0
 
     def ask(self, data: bytes, seconds: float) -> bytearray:
-        """Its answer to ``data``. Raises TimeoutError after ``seconds``, EOFError or OSError where it is dead."""
+        """Its answer to ``data``. Raises TimeoutError after ``seconds``, EOFError or OSError if it is dead."""
         end = time.monotonic() + seconds
         self.connection.settimeout(seconds)
         self.images += 1
@@ -61,7 +61,7 @@ class ContainedDecoder:
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
         self._forker: subprocess.Popen[bytes] | None = None
-        # So that the first image need not wait until Python and Pillow are loaded.
+        # Python and Pillow are loaded now, and not while the first image waits.
         self._end(self._process())
 
     def close(self) -> None:
@@ -72,9 +72,10 @@ class ContainedDecoder:
             self._stop()
 
     def __call__(self, data: bytes) -> NDArray[np.uint8]:
-        """Pixels uint8[S, S, 3] of an encoded image. Raises ClassifierError: what ``pixels.decode`` does,
+        """Pixels uint8[S, S, 3] of an encoded image.
 
-        "decode_timeout" after the time that one image may take, "unreadable_image" if two processes died of it.
+        Raises the ClassifierError of ``pixels.decode``, "decode_timeout" after the time that one image may take, or
+        "unreadable_image" if two processes died of it.
         """
         for attempt in (1, 2):
             process = self._process()
@@ -84,7 +85,7 @@ class ContainedDecoder:
                 self._end(process)
                 raise pixels.too_slow(self._limits.seconds) from None
             except (EOFError, OSError):
-                # It may have been killed for another reason than this image.
+                # It may have died for another reason than this image, so the image gets a second try.
                 self._end(process)
                 logger.warning("a decoder died, at its image %d, attempt %d", process.images, attempt)
                 continue
@@ -118,7 +119,7 @@ class ContainedDecoder:
         self._order(decoder.END, process.pid)
 
     def _order(self, order: bytes, pid: int, passed: socket.socket | None = None) -> int:
-        """Give ``order`` to what forks decoders, started anew where it is dead; the process id that it tells."""
+        """Send ``order`` to the forker, which is started anew where it is dead. The process id of its answer."""
         with self._lock:
             for _ in range(2):
                 if self._control is None:
@@ -137,7 +138,7 @@ class ContainedDecoder:
         raise ClassifierError("unavailable", "images can't be decoded now; try again", retry_after=1)
 
     def _stop(self) -> None:
-        """End what forks decoders, which ends them."""
+        """End the forker, and with it all decoders."""
         if self._control is not None and self._forker is not None:
             self._control.close()
             self._forker.wait()
@@ -151,10 +152,10 @@ class ContainedDecoder:
                 decoder.command(theirs, self._limits),
                 pass_fds=[theirs.fileno()],
                 cwd=Path(decoder.__file__).parents[1],
-                # One thread in numpy's libraries, whose memory would count for each.
+                # numpy's libraries get one thread: each more would count towards the memory limit.
                 env=environment | {"OPENBLAS_NUM_THREADS": "1"},
                 stdin=subprocess.DEVNULL,
-                # Signals to the terminal's or the service's group are not for it: it ends when this process does.
+                # It ends when this process does, not by a signal to the terminal's or the service's group.
                 start_new_session=True,
             )
         return ours

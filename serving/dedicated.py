@@ -1,4 +1,4 @@
-"""The dedicated runner as a BentoML service: HTTP around a pump, in a process of its own."""
+"""The dedicated runner as a BentoML service: HTTP around an executor pool, in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from classifier.errors import ClassifierError
-from runners import remote, runner
-from serving import replies
-from serving.edge import EdgeService, Lane, refuse, unless_gone
+from runners import engine, remote
+from serving import replies, worker
+from serving.application import HttpService
+from serving.disconnect import unless_gone
 from serving.metrics import BatchMetrics
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from classifier.settings import Settings
+    from serving.fast_path import DirectHandler
 
 NAME = "resnet18-runner"
 
@@ -29,62 +31,63 @@ async def _describe(_: Request) -> Response:
     return replies.json_response(bentoml.get_current_service().describe())
 
 
-async def _infer(request: Request) -> Response:
-    # Without the fast lane (tracing is on, or metrics are off) requests come this way.
-    answer: Response = await bentoml.get_current_service().infer(request)
+async def _answer(request: Request) -> Response:
+    # Without the fast path (tracing is on, or metrics are off) requests come this way.
+    answer: Response = await bentoml.get_current_service().answer(request)
     return answer
 
 
 def service(settings: Settings, tag: str, device: str) -> Any:
-    """The runner of the artifact ``tag`` on ``device``, to be given to ``bentoml.depends``."""
+    """The runner of the artifact ``tag`` on ``device``: an argument for ``bentoml.depends``."""
 
     @bentoml.service(
         name=NAME,
-        service_class=EdgeService,
+        service_class=HttpService,
         workers=1,
         traffic={"timeout": settings.timeout_ms / 1e3 + 5},
         logging={"access": {"enabled": False}},
         # BentoML closes its client session every 100 requests by default, with calls in flight.
         runner_connection={"max_requests": 10**9, "max_age": 1e9},
     )
-    @bentoml.asgi_app(Starlette(routes=[Route("/describe", _describe), Route(remote.PATH, _infer, methods=["POST"])]))
+    @bentoml.asgi_app(Starlette(routes=[Route("/describe", _describe), Route(remote.PATH, _answer, methods=["POST"])]))
     class ResNet18Runner:
         """Pixels to probabilities, batched across API workers."""
 
         stored = bentoml.models.BentoModel(tag)
-        lanes: ClassVar[dict[str, Lane]] = {}
+        direct_handlers: ClassVar[dict[str, DirectHandler]] = {}
 
         def __init__(self) -> None:
             try:
-                self.engine = runner.open_engine(settings, tag, device)
-                devices = settings.inference_threads(1) if device == "cpu" else 1
-                self.pump = runner.start(settings, self.engine, runner.inferring(self.engine), devices=devices)
-            except runner.REFUSALS as error:
-                refuse(error)
-            BatchMetrics(self.pump, settings.slo_ms / 1e3)
-            self.lanes[remote.PATH] = self.infer
+                self.engine = engine.open_engine(settings, tag, device)
+                threads = settings.inference_threads(1) if device == "cpu" else 1
+                run = engine.pixel_run(self.engine)
+                self.executors = engine.start_executors(settings, self.engine, run, executors=threads)
+            except engine.START_ERRORS as error:
+                worker.abort(error)
+            BatchMetrics(self.executors, settings.slo_ms / 1e3)
+            self.direct_handlers[remote.PATH] = self.answer
 
-        async def infer(self, request: Request) -> Response:
-            """The answer to remote.Client.infer."""
+        async def answer(self, request: Request) -> Response:
+            """The reply to RunnerClient.submit."""
             try:
                 time_left = float(request.headers[remote.TIME_LEFT])
-                work = remote.answer(self.pump, self.engine, await request.body(), time_left)
+                work = remote.answer(self.executors, self.engine, await request.body(), time_left)
                 return Response(await unless_gone(request, work))
             except ClassifierError as error:
                 return replies.error_response(error)
             except ClientDisconnect:
-                return Response()  # to nobody
+                return Response()  # nobody reads it
 
         def describe(self) -> dict[str, Any]:
-            """What /model tells of the runner."""
-            return {"pid": os.getpid(), **self.engine.describe(), "batcher": self.pump.describe()}
+            """The field ``runner`` of ``GET /model``."""
+            return {"pid": os.getpid(), **self.engine.describe(), "batcher": self.executors.describe()}
 
         async def __is_ready__(self) -> bool:
-            return self.pump.ready()
+            return self.executors.ready()
 
         @bentoml.on_shutdown
         def stop(self) -> None:
-            """Finish what was admitted."""
-            self.pump.stop()
+            """Finish the admitted images."""
+            self.executors.stop()
 
     return ResNet18Runner

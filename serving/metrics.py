@@ -1,7 +1,7 @@
 """Our own Prometheus metrics, beside those that BentoML exports on ``/metrics``.
 
-Prometheus reads where to keep its values when it is first imported, which only then is known: so it is imported by
-the constructors, which run when the service starts.
+prometheus_client reads the folder for its values when it is first imported, and the folder is known only when the
+service starts. So the constructors import it, which run then.
 """
 
 from __future__ import annotations
@@ -16,40 +16,42 @@ import psutil
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.context import server_context
 
+from serving.replies import STAGES
+
 if TYPE_CHECKING:
     from prometheus_client import Counter
 
     from classifier.errors import ClassifierError
     from runners.batching import Batch
-    from runners.pump import Pump
+    from runners.executors import ExecutorPool
     from serving.replies import Timing
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 PUBLISH_EVERY_S = 0.25
 _RATIOS = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0, 4.0)
-# Outcomes that come with load, not with what a client sends.
+# The outcomes that load causes, whatever the clients send.
 _OF_LOAD = ("overloaded", "timeout", "unavailable", "disconnected")
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-# The files in which prometheus_client keeps a process's values, and bytes that are enough for all labels there can be.
+# The files in which prometheus_client keeps a process's values, with enough bytes for every label that can occur.
 _FILES = dict.fromkeys(("counter", "gauge_all", "gauge_livesum", "gauge_livemax", "gauge_livemostrecent"), 1 << 16)
 _FILES |= {"histogram": 1 << 19}
-# Where a container sees the limit of its own control group, of version 2 and 1.
-_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+# The files in which a container reads the memory limit of its control group, in versions 2 and 1.
+_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 logger = logging.getLogger("bentoml.resnet18")
 
 
 def reserve() -> None:
-    """Take the disk space that this process's metrics will need, before the first of them is made.
+    """Allocate the disk space that this process's metrics will need, before the first metric is made.
 
-    prometheus_client maps files that are all hole. When the disk is full, the first write to a page of them kills the
-    process with SIGBUS, whatever it was about to answer. If there is no space now, its metrics stay in its memory.
+    prometheus_client maps sparse files. When the disk is full, the first write to a new page of them kills the process
+    with SIGBUS. If there is no space now, the metrics of this process stay in its memory.
     """
     folder = Path(os.environ.get(_FOLDER, ""))
     if _FOLDER not in os.environ or not hasattr(os, "posix_fallocate"):
         return
     for path in folder.glob("gauge_live*_*.db"):
-        # A process that was killed has left them; what it had in its queue would be counted for ever.
+        # A killed process has left this file, and its last queue would be counted for ever.
         if not psutil.pid_exists(int(path.stem.rpartition("_")[2])):
             path.unlink(missing_ok=True)
     paths = {folder / f"{name}_{os.getpid()}.db": size for name, size in _FILES.items()}
@@ -66,7 +68,7 @@ def reserve() -> None:
 
 
 class ProcessMetrics:
-    """CPU and memory of the whole service, its supervisor included, measured when ``/metrics`` is asked for."""
+    """CPU and memory of the whole service with its supervisor, measured at each request to ``/metrics``."""
 
     def __init__(self) -> None:
         from prometheus_client import Gauge
@@ -83,8 +85,8 @@ class ProcessMetrics:
         limit.set(_memory_limit())
 
     def measure(self) -> None:
-        """Read them from the operating system, in a few milliseconds."""
-        # Workers are children of BentoML's supervisor. Each counts the time of its own that have died.
+        """Read both from the operating system, in a few milliseconds."""
+        # Workers are children of the supervisor. A process's CPU time includes that of its dead children.
         root = psutil.Process(os.getppid() if server_context.worker_index is not None else None)
         seconds, memory = 0.0, 0
         for process in (root, *root.children(recursive=True)):
@@ -99,14 +101,14 @@ class ProcessMetrics:
 def _memory_limit() -> int:
     """Bytes of memory that the container allows; the machine's where there is no container, or no limit."""
     limits = [psutil.virtual_memory().total]
-    for path in _LIMITS:
+    for path in _MEMORY_LIMITS:
         with contextlib.suppress(OSError, ValueError):  # not there, or "max"
             limits.append(int(path.read_text()))
     return min(limits)
 
 
 class RequestMetrics:
-    """Images by outcome and requests' stages, of one API process; the SLO, in seconds, is a bucket's edge."""
+    """Images by outcome and the stages of requests, of one API process. ``slo_s``: the bound of one more bucket."""
 
     def __init__(self, slo_s: float) -> None:
         from prometheus_client import Counter, Histogram
@@ -114,17 +116,17 @@ class RequestMetrics:
         self._images = Counter("resnet18_images_total", "Images by outcome: ok or an error code", ["outcome"])
         self._refused = Counter("resnet18_refused_total", "Requests answered with 429, by reason", ["reason"])
         self._ok = self._images.labels("ok")
-        # Told as 0 before there are any: Prometheus can't see what a series that appears later began with, and an
-        # autoscaler would miss the first burst of refusals, which is when it has to know of them.
+        # These series exist from the start, at 0. Prometheus can't see the first value of a series that appears later,
+        # so an autoscaler would miss the first burst of refusals.
         self._by_code = {code: self._images.labels(code) for code in _OF_LOAD}
         self._by_reason: dict[str, Counter] = {}
-        # Else what is within the SLO could not be told from what is not.
-        edges = sorted({*_SECONDS, slo_s})
-        stages = Histogram("resnet18_stage_seconds", "Seconds a request spent in a stage", ["stage"], buckets=edges)
-        self._stages = {stage: stages.labels(stage) for stage in ("decode", "queue", "inference", "total")}
+        # Without this bound no query could tell the requests within the SLO from the others.
+        bounds = sorted({*_SECONDS, slo_s})
+        stages = Histogram("resnet18_stage_seconds", "Seconds a request spent in a stage", ["stage"], buckets=bounds)
+        self._stages = {stage: stages.labels(stage) for stage in STAGES}
 
     def answered(self, images: int, timing: Timing) -> None:
-        """Count ``images`` answered well, and the request's stages."""
+        """Count ``images`` with predictions, and the stages of their request."""
         if images:
             self._ok.inc(images)
         for stage, histogram in self._stages.items():
@@ -139,19 +141,21 @@ class RequestMetrics:
 
 
 def _child(metric: Counter, label: str, known: dict[str, Counter]) -> Counter:
-    """``metric`` of ``label``, looked up once: under overload there are more refusals than answers."""
+    """``metric`` of ``label``, looked up once: in overload there are more refusals than answers."""
     if label not in known:
         known[label] = metric.labels(label)
     return known[label]
 
 
-class DoorMetrics:
-    """Requests that never reached the service, of one API process."""
+class AccessMetrics:
+    """Requests that the access middleware refused, of one API process."""
 
     def __init__(self) -> None:
         from prometheus_client import Counter
 
-        self._refused = Counter("resnet18_door_refused_total", "Requests refused at the door, by error code", ["code"])
+        self._refused = Counter(
+            "resnet18_door_refused_total", "Requests refused by the access middleware, by error code", ["code"]
+        )
 
     def refused(self, code: str) -> None:
         """Count a request refused with the error ``code``."""
@@ -159,59 +163,61 @@ class DoorMetrics:
 
 
 class BatchMetrics:
-    """What a pump's batcher does and has learned, of one process that infers."""
+    """The queue, the batches and the cost model of ``executors``, in a process that infers. ``slo_s``: the SLO."""
 
-    def __init__(self, pump: Pump, slo_s: float) -> None:
+    def __init__(self, executors: ExecutorPool, slo_s: float) -> None:
         from prometheus_client import Counter, Gauge, Histogram
 
-        self._pump = pump
+        self._executors = executors
         sizes = [2**power for power in range(11)]
         self._images = Histogram("resnet18_batch_images", "Images in a batch", buckets=sizes)
         self._accuracy = Histogram(
             "resnet18_batch_actual_to_predicted", "Seconds of a batch over its predicted upper bound", buckets=_RATIOS
         )
-        self._admitted = Counter("resnet18_admitted_images_total", "Images taken into the queue")
+        self._admitted = Counter("resnet18_admitted_images_total", "Images admitted to the queue")
         self._dropped = Counter("resnet18_dropped_images_total", "Images dropped from the queue, by reason", ["reason"])
         self._alpha = Gauge(
-            "resnet18_cost_alpha_seconds", "Seconds each image adds to a batch", multiprocess_mode="livemostrecent"
+            "resnet18_cost_alpha_seconds", "Seconds that each image adds to a batch", multiprocess_mode="livemostrecent"
         )
         self._beta = Gauge(
-            "resnet18_cost_beta_seconds", "Seconds a batch costs besides", multiprocess_mode="livemostrecent"
+            "resnet18_cost_beta_seconds",
+            "Seconds that a batch takes besides its images",
+            multiprocess_mode="livemostrecent",
         )
         self._limit = Gauge(
-            "resnet18_batch_limit_images", "Images that the SLO lets a batch have", multiprocess_mode="livemostrecent"
+            "resnet18_batch_limit_images", "Images in a batch of the usual size", multiprocess_mode="livemostrecent"
         )
         self._capacity = Gauge(
             "resnet18_capacity_images_per_second",
-            "Images a second that the devices answer, by the cost model",
+            "Images a second that the executors can answer, by the cost model",
             multiprocess_mode="livesum",
         )
-        slo = Gauge(
-            "resnet18_slo_seconds", "Seconds an image may take: RESNET18_SLO_MS", multiprocess_mode="livemostrecent"
-        )
+        slo = Gauge("resnet18_slo_seconds", "The SLO, RESNET18_SLO_MS, in seconds", multiprocess_mode="livemostrecent")
         slo.set(slo_s)
-        self._queue = Gauge("resnet18_queue_images", "Images that wait for a device", multiprocess_mode="livesum")
+        self._queue = Gauge("resnet18_queue_images", "Images that wait for an executor", multiprocess_mode="livesum")
         self._age = Gauge(
-            "resnet18_queue_age_seconds", "Seconds the longest-waiting image has waited", multiprocess_mode="livemax"
+            "resnet18_queue_age_seconds",
+            "Seconds that the oldest waiting image has waited",
+            multiprocess_mode="livemax",
         )
         self._published = 0.0
         self._counted = {"admitted": 0, "expired": 0, "cancelled": 0}
-        # What the warm-up has told: a replica that was just started has a capacity before its first image.
+        # The warm-up has taught the cost model, so a new replica has a capacity before its first image.
         self._publish(0.0)
-        pump.observers.append(self.observe)
+        executors.observers.append(self.observe)
 
     def observe(self, batch: Batch | None, now: float) -> None:
-        """Note a finished batch, or that images went without one; called by the pump, under its lock."""
+        """Note a finished batch, or None where images left the queue without one. Called under the pool's lock."""
         if batch is not None:
             self._images.observe(len(batch.jobs))
             self._accuracy.observe((now - batch.start) / max(1e-9, batch.predicted_end - batch.start))
-        # Not at every batch, but always the last one's: an idle service must not show an old queue.
-        if now - self._published >= PUBLISH_EVERY_S or not self._pump.batcher.waiting():
+        # Not after every batch, but always after the last: an idle service must not show an old queue.
+        if now - self._published >= PUBLISH_EVERY_S or not self._executors.batcher.waiting():
             self._published = now
             self._publish(now)
 
     def _publish(self, now: float) -> None:
-        batcher = self._pump.batcher
+        batcher = self._executors.batcher
         counts = batcher.counts
         for name, counter in (
             ("admitted", self._admitted),

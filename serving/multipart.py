@@ -1,4 +1,4 @@
-"""A multipart body to files and text fields, part by part as it comes; what it may hold is known beforehand."""
+"""A multipart body is split into files and text fields as it arrives, within bounds that are known beforehand."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from classifier import pixels
 from classifier.errors import ClassifierError
 from serving.parameters import NAMES
 
-# It logs each body that it can't parse: strangers could fill the log.
+# python_multipart logs each body that it can't parse: strangers could fill the log.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
-# The field that holds the files of a request, and where it is sent.
+# The field that holds the files of a request, and the route that takes it.
 ENDPOINTS = {"image": "/classify", "images": "/classify_batch"}
 MAX_FIELD_BYTES = 1024
-# Bytes of a file that are looked at to see whether it is text.
+# Bytes of a file that tell whether it is text.
 _HEAD = 100
 _ENCODED = (b"base64", b"quoted-printable")
 
 
 class Form:
-    """The files in the field ``name``, at most ``images``, and the text fields of a body that is written bit by bit.
+    """The files in the field ``name``, at most ``images``, and the text fields of a body that is written in pieces.
 
     Raises ClassifierError from ``write`` and ``finish``: ``bad_request``, ``invalid_parameter``, ``too_many_images`` or
     ``unsupported_encoding``.
     """
 
     def __init__(self, boundary: bytes, name: str, *, images: int, fields: int, header_bytes: int) -> None:
-        # The parser knows the parts, and they don't know it: in a circle bodies would stay until the collector comes.
+        # The parts don't refer to the parser: in a reference cycle, bodies would stay until the garbage collector runs.
         self._parts = _Parts(name, images, fields, header_bytes)
         self._max_preamble = header_bytes
         self._delimiter = b"--" + boundary
-        # What has come before the first delimiter, None once that has.
+        # The bytes before the first delimiter; None once the delimiter has come.
         self._preamble: bytes | None = b""
         try:
             self._parser = MultipartParser(boundary, self._parts.callbacks())
@@ -70,16 +70,16 @@ class Form:
             raise ClassifierError("bad_request", "the multipart body ends before its closing boundary")
 
     def _after_preamble(self, data: bytes) -> bytes:
-        """``data`` from its first delimiter on; nothing while there is none. RFC 2046, 5.1.1: what is before is none's.
+        """``data`` from its first delimiter on; empty while there is none. RFC 2046, 5.1.1: a preamble is ignored.
 
-        The parser itself takes neither a preamble nor blanks after the first delimiter.
+        The parser itself accepts neither a preamble nor blanks after the first delimiter.
         """
         limit, size = self._max_preamble, len(self._delimiter)
         if data.startswith(self._delimiter + b"\r\n"):
             self._preamble = None
             return data
         delimiter = re.compile(rb"(?:\A|\r\n)%s[ \t]*(?=\r\n|--)" % re.escape(self._delimiter))
-        # The same answer however the body is cut: what follows the limit is not looked at.
+        # Bytes beyond the limit are not looked at, so the answer is the same however the body is cut.
         found = delimiter.search(data, 0, limit + size)
         if found is not None:
             self._preamble = None
@@ -105,7 +105,7 @@ class _Parts:
         self._text_fields = 0
 
     def callbacks(self) -> Any:
-        """What the parser calls."""
+        """The functions that the parser calls, by event."""
         return {
             "on_part_begin": self._begin,
             "on_header_field": self._header_name,
@@ -217,7 +217,7 @@ class _Parts:
 
 
 def text_of(content: bytes) -> str | None:
-    """The beginning of ``content`` where it is text, which nothing at all is, too; else None."""
+    """The beginning of ``content`` if it is text, as empty content is; else None."""
     if pixels.sniff(content) is not None:
         return None
     text = content[:_HEAD].decode("utf-8", "replace")

@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 from classifier.errors import STATUS
 from classifier.settings import listed
 from serving import multipart, schema
-from serving.door import OpenPaths
+from serving.access import OpenPaths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

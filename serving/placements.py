@@ -1,50 +1,42 @@
-"""Where images become probabilities: inside the API worker, or in the runner's process. Two classes, one interface."""
+"""Where images are inferred: inside the API worker, or in the runner's process. Two classes, one interface."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bentoml._internal.configuration.containers import BentoMLContainer
 
 from classifier import pixels
 from classifier.decoder import Limits
-from classifier.errors import ClassifierError
-from runners import artifacts, remote, runner
-from runners.pump import overloaded
+from runners import artifacts, engine
+from runners.budget import margin_s
+from runners.remote import RunnerClient
 from serving.containment import ContainedDecoder
+from serving.decode_pool import DecodePool
 from serving.metrics import BatchMetrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
-    from numpy.typing import NDArray
-
     from classifier.settings import Settings
     from runners.artifacts import Artifact
-    from runners.pump import Outcome
-
-    Decode = Callable[[bytes], NDArray[np.uint8]]
+    from runners.results import ImageResult
+    from serving.decode_pool import Decode
 
 
 class Placement(Protocol):
-    """What answers encoded images, wherever it is. ``artifact``: what it serves."""
+    """Turns encoded images into results, wherever the engine is. ``artifact``: the artifact that it serves."""
 
     artifact: Artifact
 
-    async def infer(self, images: list[bytes], deadline: float) -> list[Outcome | Exception]:
-        """An Outcome or an Exception for each encoded image; ``deadline``: seconds of ``time.monotonic()``.
+    async def submit(self, images: list[bytes], deadline: float) -> list[ImageResult | Exception]:
+        """An ImageResult or an Exception for each encoded image; ``deadline``: seconds of ``time.monotonic()``.
 
         Raises ClassifierError where none of them can be answered.
         """
         ...
 
-    def refuse(self, deadline: float) -> None:
-        """Raise ClassifierError if it is known already that an image of ``deadline`` would not be taken."""
+    def check_admission(self, deadline: float) -> None:
+        """Raise ClassifierError if it is known already that an image of ``deadline`` would not be admitted."""
         ...
 
     async def is_ready(self) -> bool:
@@ -56,70 +48,75 @@ class Placement(Protocol):
         ...
 
     async def stop(self) -> None:
-        """Finish what was admitted."""
+        """Finish the admitted images."""
         ...
 
 
 class Inline:
-    """A pump in this process. On a CPU its threads decode too: the cores are the devices, and know no hand-over."""
+    """The engine in this process. On a CPU each executor's thread decodes and infers.
+
+    On a GPU the threads of a decode pool decode, and one executor infers.
+    """
 
     def __init__(self, settings: Settings, tag: str, device: str) -> None:
-        engine = runner.open_engine(settings, tag, device)
-        self.artifact, self._engine = engine.artifact, engine
+        self._engine = engine.open_engine(settings, tag, device)
+        self.artifact = self._engine.artifact
         decode = _decoder(settings, self.artifact)
         threads = settings.inference_threads(settings.workers)
-        self._pool: _DecodePool | None = None
+        self._decode_pool: DecodePool | None = None
         if device == "cpu":
-            run = runner.preparing(engine, decode)
-            self._pump = runner.start(settings, engine, run, devices=threads, decodes=True)
+            run = engine.image_run(self._engine, decode)
+            self._executors = engine.start_executors(settings, self._engine, run, executors=threads, decodes=True)
         else:
-            self._pool = _DecodePool(decode, threads)
-            self._pump = runner.start(settings, engine, runner.inferring(engine), devices=1)
-        BatchMetrics(self._pump, settings.slo_ms / 1e3)
+            self._decode_pool = DecodePool(decode, threads)
+            run = engine.pixel_run(self._engine)
+            self._executors = engine.start_executors(settings, self._engine, run, executors=1)
+        BatchMetrics(self._executors, settings.slo_ms / 1e3)
 
-    async def infer(self, images: list[bytes], deadline: float) -> list[Outcome | Exception]:
+    async def submit(self, images: list[bytes], deadline: float) -> list[ImageResult | Exception]:
         """See Placement."""
-        if self._pool is None:
-            return await self._pump.infer(images, deadline)
-        return await self._pool.infer(images, deadline, lambda decoded: self._pump.infer(decoded, deadline))
+        if self._decode_pool is None:
+            return await self._executors.submit(images, deadline)
+        return await self._decode_pool.submit(
+            images, deadline, lambda decoded: self._executors.submit(decoded, deadline)
+        )
 
-    def refuse(self, deadline: float) -> None:
+    def check_admission(self, deadline: float) -> None:
         """See Placement."""
-        if self._pool is not None:
-            self._pool.refuse(deadline)
-        self._pump.refuse(deadline)
+        if self._decode_pool is not None:
+            self._decode_pool.check_admission(deadline)
+        self._executors.check_admission(deadline)
 
     async def is_ready(self) -> bool:
         """See Placement."""
-        return self._pump.ready()
+        return self._executors.ready()
 
     async def describe(self) -> dict[str, Any]:
         """See Placement."""
-        return {**self._engine.describe(), "batcher": self._pump.describe()}
+        return {**self._engine.describe(), "batcher": self._executors.describe()}
 
     async def stop(self) -> None:
         """See Placement."""
-        await asyncio.to_thread(self._pump.stop)
+        await asyncio.to_thread(self._executors.stop)
 
 
 class Dedicated:
-    """The runner's process, sent the pixels that threads of this one have decoded."""
+    """The engine in the runner's process, to which this process sends the pixels that its decode pool has decoded."""
 
     def __init__(self, settings: Settings, tag: str, name: str) -> None:
         self.artifact = artifacts.open_artifact(tag)
         url = BentoMLContainer.remote_runner_mapping.get()[name]
-        grace = runner.MARGIN * settings.slo_ms / 1e3
-        self._client = remote.Client(url, len(self.artifact.manifest.labels), grace)
+        self._client = RunnerClient(url, len(self.artifact.manifest.labels), grace=margin_s(settings.slo_ms))
         threads = settings.inference_threads(settings.workers)
-        self._pool = _DecodePool(_decoder(settings, self.artifact), threads)
+        self._decode_pool = DecodePool(_decoder(settings, self.artifact), threads)
 
-    async def infer(self, images: list[bytes], deadline: float) -> list[Outcome | Exception]:
+    async def submit(self, images: list[bytes], deadline: float) -> list[ImageResult | Exception]:
         """See Placement."""
-        return await self._pool.infer(images, deadline, lambda decoded: self._client.infer(decoded, deadline))
+        return await self._decode_pool.submit(images, deadline, lambda decoded: self._client.submit(decoded, deadline))
 
-    def refuse(self, deadline: float) -> None:
-        """See Placement. What this process can know; the runner sees pixels alone."""
-        self._pool.refuse(deadline)
+    def check_admission(self, deadline: float) -> None:
+        """See Placement. Only the decode pool is asked: the runner's queue is known to its own process alone."""
+        self._decode_pool.check_admission(deadline)
 
     async def is_ready(self) -> bool:
         """See Placement."""
@@ -132,77 +129,6 @@ class Dedicated:
     async def stop(self) -> None:
         """See Placement."""
         await self._client.close()
-
-
-class _DecodePool:
-    """Threads that decode, in front of what infers pixels.
-
-    Images wait in the event loop until a thread is free, where those that are late or unwanted by then cost nothing.
-    """
-
-    def __init__(self, decode: Decode, threads: int) -> None:
-        self._decode, self._threads = decode, threads
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="resnet18-decode")
-        self._free = asyncio.Semaphore(threads)
-        self._waiting = 0
-        # What decoding has lately taken, in seconds an image.
-        self._took = 0.0
-
-    async def infer(
-        self, images: list[bytes], deadline: float, infer: Callable[[list[Any]], Any]
-    ) -> list[Outcome | Exception]:
-        decoded = await asyncio.gather(*(self._one(image, deadline) for image in images))
-        good = [(item, took) for item, took in decoded if not isinstance(item, ClassifierError)]
-        outcomes = iter(await infer([item for item, _ in good]) if good else [])
-        results: list[Outcome | Exception] = []
-        for item, took in decoded:
-            if isinstance(item, ClassifierError):
-                results.append(item)
-                continue
-            outcome = next(outcomes)
-            if not isinstance(outcome, Exception):
-                outcome.decode_ms = took
-            results.append(outcome)
-        return results
-
-    def refuse(self, deadline: float) -> None:
-        """Raise ClassifierError if an image that comes now would not be decoded by ``deadline``."""
-        late = time.monotonic() + self._backlog() - deadline
-        if self._waiting and late > 0:
-            raise overloaded("deadline", late)
-
-    def _backlog(self) -> float:
-        """Seconds until what waits, and one more, would be decoded."""
-        return (1 + self._waiting / self._threads) * self._took
-
-    async def _one(self, image: bytes, deadline: float) -> tuple[Any, float]:
-        self._waiting += 1
-        try:
-            await self._free.acquire()
-        finally:
-            self._waiting -= 1
-        if time.monotonic() >= deadline:
-            self._free.release()
-            return overloaded("expired", self._backlog()), 0.0
-        loop = asyncio.get_running_loop()
-        running = self._executor.submit(self._timed, image)
-        # When the thread is free, not when nobody waits for it any more.
-        running.add_done_callback(lambda _: self._release(loop))
-        item, took = await asyncio.wrap_future(running)
-        self._took += 0.1 * (took / 1e3 - self._took)
-        return item, took
-
-    def _release(self, loop: asyncio.AbstractEventLoop) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and with it all that could wait
-            loop.call_soon_threadsafe(self._free.release)
-
-    def _timed(self, image: bytes) -> tuple[Any, float]:
-        start = time.perf_counter()
-        try:
-            item: Any = self._decode(image)
-        except ClassifierError as error:
-            item = error
-        return item, 1e3 * (time.perf_counter() - start)
 
 
 def _decoder(settings: Settings, artifact: Artifact) -> Decode:

@@ -1,5 +1,6 @@
-"""The HTTP protocol with bounds: uvicorn's own waits for ever for a request's head, which may be of any size, and
-reads for ever the rest of a body that was refused.
+"""The HTTP protocol with bounds on the size of a request's head, and on the time for its head and for a refused body.
+
+uvicorn's own protocol takes heads of any size, waits for them for ever, and reads the rest of a refused body for ever.
 """
 
 from __future__ import annotations
@@ -21,33 +22,33 @@ if TYPE_CHECKING:
 
     from classifier.settings import Settings
 
-# How long after an answer a connection is closed on which more may come. Closing at once would reset it under many
-# clients before they have read the answer.
+# Seconds from an answer to the end of its connection, where the client may still be sending. If it were closed at once,
+# many clients would see a reset before they have read the answer.
 LINGER_S = 2.0
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, whose requests must have a head of some size within some time, from the first byte on.
+    """uvicorn's HTTP protocol with bounds: a head has ``max_bytes`` at most and arrives within ``timeout_s``.
 
-    What it refuses itself, malformed HTTP included, is answered in the one shape of errors.
+    Its own errors, which malformed HTTP gets too, have the shape of all errors.
     """
 
     max_bytes: ClassVar[int]
     timeout_s: ClassVar[float]
     keep_alive_s: ClassVar[int]
-    # Of the head that is being read, without pieces that hold something else, too; None while none is.
+    # Bytes of the head that is being read, without pieces that hold something else too; None while no head is read.
     _head_bytes: int | None = None
-    # Requests that the present piece begins.
+    # How many requests begin in the present piece.
     _begun = 0
-    # What is being parsed.
+    # The bytes that are being parsed.
     _piece = b""
-    _in_body = _refused = False
+    _in_body = _rejected = False
     _cut_off: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """A connection that never sends anything is cut off, too."""
+        """Start the time limit: a connection that never sends anything is closed too."""
         super().connection_made(transport)
-        # uvicorn's five seconds are less than balancers keep a connection: their next request would meet its end.
+        # Balancers keep a connection for longer than uvicorn's five seconds, and would send into a closed one.
         self.timeout_keep_alive = self.keep_alive_s
         self._arm(self.timeout_s, self._too_slow)
 
@@ -63,15 +64,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._begun = 0
         super().data_received(data)
         self._piece = b""
-        if self._refused:
+        if self._rejected:
             return
         if self._head_bytes is None:
-            # Line ends in front of a request are none, but uvicorn no longer takes the connection for idle.
+            # Line ends in front of a request begin none, but for uvicorn the connection is no longer idle.
             waits = not self._in_body and (self.cycle is None or self.cycle.response_complete)
             if waits and self._cut_off is None:
                 self._arm(self.timeout_s, self._too_slow)
             return
-        if self._begun == idle:  # the piece is of this head alone
+        if self._begun == idle:  # the piece holds nothing but this head
             self._head_bytes = before + len(data)
         if self._head_bytes > self.max_bytes:
             self._too_large()
@@ -109,13 +110,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._arm(LINGER_S, self.transport.close)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP."""
-        self._refuse(ClassifierError("bad_request", "the request is not valid HTTP/1.1"))
+        """Answer bytes that are no HTTP."""
+        self._reject(ClassifierError("bad_request", "the request is not valid HTTP/1.1"))
 
     def _should_upgrade(self) -> bool:
         """Never: a request that offers another protocol is answered in this one (RFC 9110, 7.8).
 
-        uvicorn would turn to WebSockets where a library for them happens to be installed, which nothing here answers.
+        uvicorn would change to WebSockets where a library for them is installed, and nothing here answers them.
         """
         return False
 
@@ -124,10 +125,10 @@ class BoundedProtocol(HttpToolsProtocol):
         return offers
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Read the request anew as if it offered nothing; called where the parser has stopped after its head.
+        """Parse the request again without its offer. uvicorn calls this where the parser has stopped after the head.
 
-        The parser takes what follows for the other protocol's: the body of a POST by Java's client, which offers
-        HTTP/2 by default, would be lost, and then read as the next request.
+        The parser takes the bytes that follow for the other protocol's. Java's client offers HTTP/2 by default: the
+        body of its POST would be lost, and then parsed as the next request.
         """
         stopped = sys.exc_info()[1]
         if not isinstance(stopped, httptools.HttpParserUpgrade) or not self._offers_protocol():
@@ -150,7 +151,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _too_large(self) -> None:
         limit = self.max_bytes
-        self._refuse(
+        self._reject(
             ClassifierError("headers_too_large", f"the headers are over the limit of {limit} bytes", limit=limit)
         )
 
@@ -158,16 +159,16 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_bytes is not None:
             limit = round(1e3 * self.timeout_s)
             message = f"the headers did not arrive within the limit of {limit} ms"
-            self._refuse(ClassifierError("upload_timeout", message, limit=limit))
+            self._reject(ClassifierError("upload_timeout", message, limit=limit))
         else:
             self.transport.close()
 
-    def _refuse(self, error: ClassifierError) -> None:
-        """Answer ``error`` and read no more: what follows can't be told from the rest of this request."""
-        if self._refused or self.transport.is_closing():
+    def _reject(self, error: ClassifierError) -> None:
+        """Answer ``error`` and read no more: the next request can't be told from the rest of this one."""
+        if self._rejected or self.transport.is_closing():
             return
         if self.cycle is not None and not self.cycle.response_complete:
-            # A request whose body turns out to be broken: its own answer, if one comes, has nowhere to go.
+            # The body of a request turns out to be broken. If its handler answers too, that answer is dropped.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         response = error_response(error)
@@ -175,12 +176,12 @@ class BoundedProtocol(HttpToolsProtocol):
         head = b"".join(b"%s: %s\r\n" % field for field in fields)
         self.transport.write(b"HTTP/1.1 %d \r\n%s\r\n%s" % (error.status, head, response.body))
         self.transport.pause_reading()
-        self._refused = True
+        self._rejected = True
         self._arm(LINGER_S, self.transport.close)
 
 
 def install(settings: Settings) -> None:
-    """Make it the protocol of the server that this process will run; BentoML hands uvicorn none."""
+    """Make BoundedProtocol the protocol of this process's uvicorn server; BentoML has no setting for it."""
     bounds = {
         "max_bytes": settings.max_header_bytes,
         "timeout_s": settings.upload_timeout_ms / 1e3,

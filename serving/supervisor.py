@@ -1,11 +1,16 @@
-"""The parent of all workers: BentoML's own, but prompt, the same in a container, and stopping in the right order.
+"""The supervisor: the parent of all workers, which is BentoML's with six changes.
 
-BentoML's looks for dead workers every ten seconds, and in a container starts none anew. When it is told to stop, it
-removes the runner's socket first and then stops the runner together with the API workers that still need it; when it is
-killed, they go on for ever. And it takes orders on a port of 127.0.0.1, to start any program at all, from whoever
-connects. And a second service of the same BENTOML_HOME wipes the metrics of the first. And it says that it listens
-seconds before it answers. None of it is a setting, so this is the one place where BentoML is patched: ``install`` puts
-``Supervisor`` in place of the class of its supervisor, before one is made.
+- It looks for dead workers twice a second; BentoML's does every ten seconds.
+- It starts dead workers anew in a container too; BentoML's does not.
+- It stops the API workers first and then the runner that they need. BentoML's removes the runner's socket first. When
+  BentoML's is killed, its workers go on for ever; ours end with it.
+- It takes no orders. BentoML's starts any program for whoever connects to its port of 127.0.0.1.
+- It keeps its metrics in a folder of its own. With BentoML's, a second service of the same BENTOML_HOME deletes the
+  metrics of the first.
+- It says that the service is ready when it is. BentoML's says so seconds before.
+
+None of this is a setting, so this is the one place where BentoML is patched: ``install`` replaces the class of its
+supervisor before one is made.
 """
 
 from __future__ import annotations
@@ -32,13 +37,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CHECK_EVERY_S = 0.5
-# From SIGTERM to SIGKILL. API workers end by themselves sooner, with what they have in flight answered; the runner
+# Seconds from SIGTERM to SIGKILL. API workers answer their requests in flight and end sooner by themselves. The runner
 # has nothing left to do by then.
 API_STOP_S = worker.END_S
 RUNNER_STOP_S = 2.0
-# What is in flight then is a body that does not come, or an answer that would be far too late.
+# Seconds that an API worker has for its requests in flight. Those left then wait for a body that does not come, or for
+# an answer that would be far too late.
 API_ANSWER_S = 5
-# So many workers may end before the service has been ready once.
+# The supervisor gives up when so many workers have ended before the service was ready once.
 TRIES = 3
 API = "service"
 API_SOCKET = "_bento_api_server"
@@ -53,12 +59,12 @@ def install() -> None:
 
 
 class Supervisor(circus.Arbiter):
-    """Starts the workers, starts the dead ones anew, and stops all within ten seconds: API workers, then the runner."""
+    """Starts the workers, replaces dead ones, and stops all within ten seconds: the API workers, then the runner."""
 
     exit_stack: contextlib.ExitStack
 
     def __init__(self, watchers: list[Any], *arguments: Any, **options: Any) -> None:
-        # Nobody is to give it orders, so that its sockets are within this process.
+        # Its sockets are within this process, so that nobody can give it orders.
         closed = {"endpoint": "inproc://orders", "pubsub_endpoint": "inproc://events"}
         # BentoML's own reloader is a process that gives such orders.
         reloaded = options.pop("plugins", None)
@@ -78,23 +84,23 @@ class Supervisor(circus.Arbiter):
             watcher.env[METRICS] = str(self._metrics)
             watcher.env[worker.VARIABLE] = f"{self._inherited.fileno()},{self.sockets[API_SOCKET].fileno()}"
             watcher.respawn = True
-            # A worker's own children are the worker's to stop, once they have nothing to do.
+            # A worker stops its own children, once they have nothing to do.
             watcher.stop_children = False
             watcher.graceful_timeout = API_STOP_S if watcher.name == API else RUNNER_STOP_S
             if watcher.name == API and "--timeout-graceful-shutdown" not in watcher.args:
                 watcher.args += ["--timeout-graceful-shutdown", str(API_ANSWER_S)]
 
     def start(self, cb: Any = None) -> None:
-        """Start the workers and look after them until the end, without BentoML's word that it listens by then."""
+        """Start the workers and look after them until the end, without BentoML's early message that it listens."""
         super().start()
 
     def _hear(self) -> None:
-        """Take down which worker says that it is ready, and say where the service is once all API workers have.
+        """Note that a worker is ready. Once all API workers are, print the service's address.
 
-        End if one says that none can serve.
+        End if a worker says that none can serve.
         """
         (message,) = worker.MESSAGE.unpack(self._tie.recv(worker.MESSAGE.size))
-        if message == worker.REFUSED:
+        if message == worker.ABORTED:
             self._end(SystemExit(1))
             return
         self._ready.add(message)
@@ -111,7 +117,7 @@ class Supervisor(circus.Arbiter):
         self.stop()
 
     def _watch(self, folder: str) -> None:
-        """Start all workers anew when a file in ``folder`` changes that a bento of it would have."""
+        """Start all workers anew when a file in ``folder`` changes that its bento would include."""
         config = BentoBuildConfig.from_bento_dir(folder)
         spec = BentoPathSpec(config.include, config.exclude, folder)
         for changes in watchfiles.watch(*_folders(folder), watch_filter=None, recursive=False):
@@ -128,7 +134,7 @@ class Supervisor(circus.Arbiter):
         self.loop.add_future(self.restart(), lambda future: future.result())
 
     def _check(self) -> None:
-        """Start dead workers anew, now and again: circus's own timer sleeps for as long as the clock is set back."""
+        """Replace dead workers, and call this again soon: circus's own timer stops while the clock is set back."""
         if self._stopping:
             return
         self._started.update(pid for watcher in self.watchers for pid in watcher.processes)
@@ -143,17 +149,17 @@ class Supervisor(circus.Arbiter):
         self.loop.call_later(CHECK_EVERY_S, self._check)
 
     def stop(self) -> Any:
-        """Stop accepting, then the workers, then itself."""
+        """Stop accepting connections, then stop the workers, then end."""
         if self._stopping:
             return None
         if self._exclusive_running_command is not None:
-            # Circus would forget the signal, were it just starting a worker.
+            # While circus starts a worker, it would forget the signal.
             self.loop.call_later(0.05, self.stop)
             return None
-        # Connections would else go on to be accepted by the kernel, and be reset at the end.
+        # Otherwise the kernel would go on accepting connections, and reset them at the end.
         with contextlib.suppress(OSError):
             self.sockets[API_SOCKET].shutdown(socket.SHUT_RDWR)
-        # What it holds removes the runner's socket.
+        # The exit stack removes the runner's socket.
         at_end, self.exit_stack = self.exit_stack, contextlib.ExitStack()
         stopped = super().stop()
         at_end.callback(shutil.rmtree, self._metrics, ignore_errors=True)
@@ -175,7 +181,7 @@ def _folders(root: str) -> Iterator[str]:
 
 
 def _own_folder(shared: Path) -> Path:
-    """A folder beside ``shared`` for the metrics of this service alone; those that dead ones have left are removed."""
+    """A folder beside ``shared`` for the metrics of this service alone. Folders of dead services are removed."""
     for other in shared.parent.glob(f"{shared.name}-*"):
         pid = int(other.name.rpartition("-")[2])
         if pid == os.getpid() or not psutil.pid_exists(pid):

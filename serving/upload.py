@@ -18,55 +18,55 @@ if TYPE_CHECKING:
 
 MULTIPART = "multipart/form-data"
 RAW = "application/octet-stream"
-# What clients send that were told no type: most of them, and curl --data-binary. Its bytes tell what it is.
+# The types that clients send by themselves: none, or the one of curl --data-binary. The body's bytes tell its type.
 UNTOLD = ("", "application/x-www-form-urlencoded")
-# Bytes at the beginning of a body that is no image that are looked at and shown.
+# How many bytes at the beginning of a body that is no image are looked at, and how many are shown.
 _HEAD, _SHOWN = 1024, 30
 
 
 @dataclass
 class Upload:
-    """What a request carried: its images in order, still encoded, and the values of its text fields."""
+    """The content of a request: its images in order, still encoded, and the values of its text fields."""
 
     images: list[bytes] = field(default_factory=list)
     fields: dict[str, list[str]] = field(default_factory=dict)
 
 
-class Held:
-    """The bytes of bodies that are held at once, of which there may be ``limit``: all that strangers can fill."""
+class BodyBudget:
+    """The byte budget that all request bodies share: ``limit`` bytes, of which ``reserved`` are in use."""
 
     def __init__(self, limit: int) -> None:
-        self.limit, self.bytes = limit, 0
+        self.limit, self.reserved = limit, 0
 
 
-class Share:
-    """What one request holds of ``held``, until it is left as a context."""
+class Reservation:
+    """The bytes of ``budget`` that one request has reserved. Leaving it as a context gives them back."""
 
-    def __init__(self, held: Held) -> None:
-        self._held, self._bytes = held, 0
+    def __init__(self, budget: BodyBudget) -> None:
+        self._budget, self._bytes = budget, 0
 
-    def take(self, count: int) -> None:
-        """Hold ``count`` bytes more. Raises ClassifierError("overloaded")."""
+    def add(self, count: int) -> None:
+        """Reserve ``count`` more bytes. Raises ClassifierError("overloaded") where the budget is exceeded."""
         self._bytes += count
-        self._held.bytes += count
-        if self._held.bytes > self._held.limit:
+        self._budget.reserved += count
+        if self._budget.reserved > self._budget.limit:
             raise ClassifierError(
                 "overloaded",
-                f"refused: the bodies of all requests are over the limit of {self._held.limit} bytes",
+                f"refused: the bodies of all requests are over the limit of {self._budget.limit} bytes",
                 retry_after=1,
                 reason="memory",
             )
 
-    def __enter__(self) -> Share:
+    def __enter__(self) -> Reservation:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._held.bytes -= self._bytes
+        self._budget.reserved -= self._bytes
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one body may hold: bytes, images, text fields, and bytes of a part's headers."""
+    """The bounds of one body: bytes, images, text fields, and bytes of a part's headers."""
 
     bytes: int
     images: int
@@ -74,11 +74,11 @@ class Limits:
     part_header_bytes: int
 
 
-async def read(request: Request, name: str, limits: Limits, share: Share) -> Upload:
+async def read(request: Request, name: str, limits: Limits, reservation: Reservation) -> Upload:
     """The upload of ``request``: multipart files in fields called ``name``, or the whole body as one image.
 
-    Its bytes are taken of ``share``. Raises ClassifierError: ``length_required``, ``body_too_large`` (before or while
-    reading), ``too_many_images``, ``unsupported_media_type``, ``unsupported_encoding``, ``invalid_parameter``,
+    Its bytes are added to ``reservation``. Raises ClassifierError: ``length_required``, ``body_too_large`` (before or
+    while reading), ``too_many_images``, ``unsupported_media_type``, ``unsupported_encoding``, ``invalid_parameter``,
     ``bad_request``, ``unreadable_image`` or ``overloaded``.
     """
     _check_encoding(request)
@@ -92,7 +92,7 @@ async def read(request: Request, name: str, limits: Limits, share: Share) -> Upl
                 "bad_request",
                 "the multipart body has no boundary in its Content-Type; leave this header to your HTTP library",
             )
-        return await _read_multipart(request, boundary, name, limits, share)
+        return await _read_multipart(request, boundary, name, limits, reservation)
     if not (media_type.startswith("image/") or media_type == RAW or media_type in UNTOLD):
         raise ClassifierError(
             "unsupported_media_type",
@@ -100,7 +100,7 @@ async def read(request: Request, name: str, limits: Limits, share: Share) -> Upl
             "or the image itself as image/*",
             allowed=[MULTIPART, "image/*", RAW],
         )
-    data = await _read_raw(request, limits.bytes, share)
+    data = await _read_raw(request, limits.bytes, reservation)
     _check_raw(data, media_type, name)
     return Upload(images=[data])
 
@@ -127,7 +127,7 @@ def _check_length(request: Request, limit: int) -> None:
 
 
 def _check_raw(data: bytes, media_type: str, name: str) -> None:
-    """Refuse a body that is not what its Content-Type tells, or that tells nothing and is no image."""
+    """Raise ClassifierError for a body that belies its Content-Type, or that has none and is no image."""
     untold, kind = media_type in UNTOLD, pixels.sniff(data)
     if kind is not None:
         if untold and kind == "JPEG" and b"\0" not in data:  # each has one in the length of its frame header
@@ -161,25 +161,27 @@ def _too_large(limit: int, length: str | None = None) -> ClassifierError:
     return ClassifierError("body_too_large", f"{what} is over the limit of {limit} bytes", limit=limit)
 
 
-async def _chunks(request: Request, limit: int, share: Share) -> AsyncIterator[bytes]:
-    """The body as it comes, counted before it is kept."""
+async def _chunks(request: Request, limit: int, reservation: Reservation) -> AsyncIterator[bytes]:
+    """The body's pieces as they come. Each is counted before it is kept."""
     total = 0
     async for chunk in request.stream():
         total += len(chunk)
         if total > limit:
             raise _too_large(limit)
-        share.take(len(chunk))
+        reservation.add(len(chunk))
         yield chunk
 
 
-async def _read_raw(request: Request, limit: int, share: Share) -> bytes:
-    chunks = [chunk async for chunk in _chunks(request, limit, share)]
+async def _read_raw(request: Request, limit: int, reservation: Reservation) -> bytes:
+    chunks = [chunk async for chunk in _chunks(request, limit, reservation)]
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-async def _read_multipart(request: Request, boundary: bytes, name: str, limits: Limits, share: Share) -> Upload:
+async def _read_multipart(
+    request: Request, boundary: bytes, name: str, limits: Limits, reservation: Reservation
+) -> Upload:
     form = Form(boundary, name, images=limits.images, fields=limits.fields, header_bytes=limits.part_header_bytes)
-    async for chunk in _chunks(request, limits.bytes, share):
+    async for chunk in _chunks(request, limits.bytes, reservation):
         form.write(chunk)
     form.finish()
     if not form.images:

@@ -1,8 +1,8 @@
-"""A worker's tie to its supervisor: it ends when that does, however that ends, and tells it when it can answer.
+"""A worker's start and end: it tells its supervisor when it can answer, and ends when its supervisor ends.
 
-The tie is an end of a pair of sockets, which each worker inherits. The other end is the supervisor's alone, so that the
-kernel closes it even where the supervisor is killed. Linux's PR_SET_PDEATHSIG would tell of the thread that has started
-the worker, not of the process, and nothing at all if that had ended before.
+Both use the tie, a pair of sockets. Each worker inherits one end; the supervisor alone has the other, so the kernel
+closes it even where the supervisor is killed. Linux's PR_SET_PDEATHSIG would watch the thread that has started the
+worker, not the process, and would tell nothing if the supervisor had ended before.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ import socket
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-# Where the supervisor says which of the inherited sockets are the tie, and the one that listens.
+# The environment variable in which the supervisor says which inherited sockets are the tie and the listening one.
 VARIABLE = "BENTO_SUPERVISOR_SOCKETS"
-# What a worker sends along the tie: its process id once it is ready, or that none can serve.
+# A worker sends its process id along the tie once it is ready, or ABORTED if no worker can serve.
 MESSAGE = struct.Struct("!I")
-REFUSED = 0
-# From the supervisor's end to the worker's, at most: as long as the supervisor itself would have given it.
+ABORTED = 0
+# Seconds from the supervisor's end to the worker's, at most: as long as a living supervisor would have given it.
 END_S = 7.0
 
 logger = logging.getLogger("bentoml.resnet18")
@@ -42,20 +42,20 @@ class Tie:
 
     async def tell(self, is_ready: Callable[[], Awaitable[bool]]) -> None:
         """Tell the supervisor that this process is ready, as soon as it is."""
-        while not await is_ready():  # noqa: ASYNC110 - it may ask another process, which tells nobody
+        while not await is_ready():  # noqa: ASYNC110 - it may ask another process, which sends no event
             await asyncio.sleep(0.1)
         self._send(os.getpid())
 
-    def refuse(self) -> None:
-        """Tell the supervisor to end, which would else start this process again and again."""
-        self._send(REFUSED)
+    def abort(self) -> None:
+        """Tell the supervisor to end. Otherwise it would start this process again and again."""
+        self._send(ABORTED)
 
     def _send(self, message: int) -> None:
         with contextlib.suppress(OSError):  # the supervisor has ended
             self._tie.sendall(MESSAGE.pack(message))
 
     def _follow(self) -> None:
-        """Wait for the supervisor's end. Then free the port, answer what is in flight, and end."""
+        """Wait for the supervisor's end. Then free the port, answer the requests in flight, and end."""
         with contextlib.suppress(OSError):
             self._tie.recv(1)  # it never sends anything
         logger.error("the supervisor has ended, so this worker ends")
@@ -63,7 +63,7 @@ class Tie:
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
         end = time.monotonic() + END_S
         while time.monotonic() < end:
-            # A worker that was just starting listens on the shared socket again, and may be the first to end.
+            # Another worker that was just starting may listen on the shared socket again.
             self._free_port()
             time.sleep(0.1)
         os._exit(1)
@@ -75,9 +75,19 @@ class Tie:
 
 @functools.cache
 def tie() -> Tie | None:
-    """The tie of this process, which follows its supervisor from here on; None where there is no supervisor of ours."""
+    """The tie of this process, which ends with its supervisor from here on; None without a supervisor of ours."""
     told = os.environ.pop(VARIABLE, None)
     if told is None:
         return None
     ours, listening = (int(number) for number in told.split(","))
     return Tie(socket.socket(fileno=ours), socket.socket(fileno=os.dup(listening)))
+
+
+def abort(error: Exception) -> NoReturn:
+    """End this worker, and its supervisor with it, because of ``error``: no worker could start."""
+    logger.error("refused to start: %s", error)
+    own = tie()
+    if own is not None:
+        own.abort()
+    # No clean exit: the frameworks on the way up would print their tracebacks over the message.
+    os._exit(1)

@@ -1,6 +1,6 @@
 """What schemathesis is told besides the description: images to send, and what the description can't say.
 
-Its process is started by tests/serving/test_schema.py, which reads the file of answers that this writes.
+Its process is started by tests/serving/test_openapi.py, which reads the file of answers that this writes.
 """
 
 from __future__ import annotations

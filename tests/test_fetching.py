@@ -60,10 +60,10 @@ def canary() -> Iterator[Canary]:
         canary.shutdown()
 
 
-@pytest.fixture(scope="module", params=["fast lane", "all layers"])
-def lane(request: pytest.FixtureRequest, server: Server, launch: Callable[..., Server]) -> Server:
+@pytest.fixture(scope="module", params=["fast path", "all layers"])
+def served(request: pytest.FixtureRequest, server: Server, launch: Callable[..., Server]) -> Server:
     """The service as it is, and with the access log, which sends requests through all of BentoML's layers."""
-    return server if request.param == "fast lane" else launch(access_log="true").wait()
+    return server if request.param == "fast path" else launch(access_log="true").wait()
 
 
 class Watch:
@@ -184,8 +184,8 @@ ANSWERED = {
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("name", NAMES)
-def test_the_loopback_is_never_asked(lane: Server, canary: Canary, route: str, name: str) -> None:
-    response = send(lane, dict(attempts(f"{canary.url}/{name}", route))[name])
+def test_the_loopback_is_never_asked(served: Server, canary: Canary, route: str, name: str) -> None:
+    response = send(served, dict(attempts(f"{canary.url}/{name}", route))[name])
     assert 200 <= response.status_code < 500, response.text
     told = response.json()
     if "results" in told:
@@ -195,11 +195,11 @@ def test_the_loopback_is_never_asked(lane: Server, canary: Canary, route: str, n
 
 
 @pytest.mark.parametrize("url", [METADATA, "file:///etc/passwd", "gopher://169.254.169.254/", "//169.254.169.254/"])
-def test_no_connection_is_opened(lane: Server, url: str) -> None:
-    with Watch(lane).watching() as watch:
+def test_no_connection_is_opened(served: Server, url: str) -> None:
+    with Watch(served).watching() as watch:
         for route in ROUTES:
             for name, request in attempts(url, route):
-                response = send(lane, request)
+                response = send(served, request)
                 assert response.status_code < 500, name
                 assert "root:" not in response.text
         time.sleep(0.3)
@@ -208,9 +208,9 @@ def test_no_connection_is_opened(lane: Server, url: str) -> None:
     assert watch.remote == {"127.0.0.1"}
 
 
-def test_bentoml_s_own_client_cannot_have_it_fetched(lane: Server, canary: Canary) -> None:
+def test_bentoml_s_own_client_cannot_have_it_fetched(served: Server, canary: Canary) -> None:
     """It sends a URL in a file's place on to the server, whose own types would fetch it."""
-    with bentoml.SyncHTTPClient(lane.url) as client:
+    with bentoml.SyncHTTPClient(served.url) as client:
         with pytest.raises(BentoMLException, match="unsupported_media_type"):
             client.classify(image=f"{canary.url}/client")
         with pytest.raises(BentoMLException, match="unsupported_media_type"):
@@ -219,9 +219,9 @@ def test_bentoml_s_own_client_cannot_have_it_fetched(lane: Server, canary: Canar
 
 
 @pytest.mark.parametrize("path", ["/model", "/metrics", "/docs.json", "/schema.json", "/readyz", "/livez", "/"])
-def test_other_routes_fetch_nothing_either(lane: Server, canary: Canary, path: str) -> None:
+def test_other_routes_fetch_nothing_either(served: Server, canary: Canary, path: str) -> None:
     for method in ("GET", "POST", "OPTIONS"):
-        response = lane.client.request(method, path, params={"url": canary.url, "image": canary.url})
+        response = served.client.request(method, path, params={"url": canary.url, "image": canary.url})
         assert response.status_code < 500
     assert canary.seen == []
 

@@ -177,7 +177,7 @@ def test_a_broken_image_is_pixels_or_an_error(decoder: Decoder, way: str) -> Non
         assert outcomes["pixels"] >= 0.99 * outcomes.total()
         assert set(outcomes) <= {"pixels", "unreadable_image"}
     else:
-        # Had all been refused at the door, or none harmed, nothing would have been tried.
+        # Had all been refused before decoding, or none harmed, nothing would have been tried.
         assert {"pixels", "unreadable_image"} <= set(outcomes)
 
 

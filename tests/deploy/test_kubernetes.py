@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from classifier.settings import PREFIX, Settings
-from runners import runner
+from runners.budget import budget_s
 from serving import supervisor
 from tests.conftest import ROOT
 from tests.deploy import metrics as deploy_metrics
@@ -276,8 +276,8 @@ def test_a_queue_can_become_as_long_as_the_trigger_for_it(rendered: tuple[str, d
         return
     offered, queue = list(targets(objects).values())[:2]
     slo_ms = {item["name"]: item.get("value") for item in container(objects)["env"]}["RESNET18_SLO_MS"]
-    # What a pod of that rate can have waiting is bounded by the SLO, of which the batcher keeps a margin.
-    longest = (1 - runner.MARGIN) * float(slo_ms) / 1e3 * offered
+    # The budget of the SLO bounds how many images can wait in a pod of that rate.
+    longest = budget_s(float(slo_ms)) * offered
     assert queue == pytest.approx(longest / 2, rel=0.02)
 
 

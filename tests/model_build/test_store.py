@@ -130,7 +130,7 @@ class TestBuild:
             replace(made, precision="int8", runtime="torchscript", digest="1" * 64, file="x", gate={"images": 1}),
             replace(made, export=made.export | {"libraries": {"torch": "2"}, "calibration": "c"}),
         ]
-        assert {model_store.build(one) for one in same} == {model_store.build(made)}
+        assert {model_store.build_id(one) for one in same} == {model_store.build_id(made)}
         others = [
             replace(made, weights=made.weights | {"digest": "1" * 64}),
             replace(made, labels=Labels(tuple(f"{name}!" for name in made.labels.en), made.labels.zh)),
@@ -142,7 +142,7 @@ class TestBuild:
             replace(made, export=made.export | {"evaluation": "c"}),
             replace(made, export=made.export | {"thresholds": {"agreement": 0.5}}),
         ]
-        assert len({model_store.build(one) for one in (made, *others)}) == 1 + len(others)
+        assert len({model_store.build_id(one) for one in (made, *others)}) == 1 + len(others)
 
 
 class TestRegister:
@@ -155,7 +155,7 @@ class TestRegister:
         model = bentoml.models.get(f"{NAME}:latest")
         assert str(model.tag) == TAG
         told = {"runtime": "onnx", "precision": "fp32", "weights": "demo", "checkpoint": "0" * 64}
-        assert model.info.labels == told | {"build": model_store.build(made)}
+        assert model.info.labels == told | {"build": model_store.build_id(made)}
         folder = Path(model.path)
         assert manifests.load(folder) == made
         assert (folder / "model.onnx").read_bytes() == artifact.read_bytes()

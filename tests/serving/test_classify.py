@@ -13,7 +13,7 @@ from starlette.requests import Request
 from classifier.errors import ClassifierError
 from classifier.labels import Labels
 from classifier.settings import Settings
-from runners.pump import Outcome
+from runners.results import ImageResult
 from serving.classify import Classifier
 
 
@@ -25,12 +25,12 @@ class Placement:
         manifest = SimpleNamespace(labels=labels, weights={"origin": "demo"}, precision="int8")
         self.artifact, self.full = SimpleNamespace(tag="resnet18:1", manifest=manifest), False
 
-    def refuse(self, deadline: float) -> None:
+    def check_admission(self, deadline: float) -> None:
         if self.full:
             raise ClassifierError("overloaded", "refused", retry_after=1, reason="queue_full")
 
-    async def infer(self, images: list[bytes], deadline: float) -> list[Any]:
-        return [Outcome(np.array([0.9, 0.1], np.float32), 0.0, 0.0) for _ in images]
+    async def submit(self, images: list[bytes], deadline: float) -> list[Any]:
+        return [ImageResult(np.array([0.9, 0.1], np.float32), 0.0, 0.0) for _ in images]
 
 
 class Metrics:

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
-import os
-import signal
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import psutil
 import pytest
 
 from benchmarks import load
-from classifier.errors import ClassifierError
-from runners.pump import Outcome
-from serving.placements import _DecodePool
 from tests.conftest import eventually
-from tests.test_service import check_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from numpy.typing import NDArray
     from PIL.Image import Image
 
     from tests.conftest import Server
@@ -98,53 +87,6 @@ def test_no_reply_but_200_at_32_connections(placed: tuple[str, str, Server], bod
     assert result.statuses[200] > 100
 
 
-def test_a_stopped_runner_is_told_and_recovered_from(launch: Callable[..., Server], bodies: list[bytes]) -> None:
-    server = launch(placement="dedicated").wait()
-    runner = next(pid for pid in server.processes() if "resnet18-runner" in " ".join(psutil.Process(pid).cmdline()))
-    os.kill(runner, signal.SIGSTOP)
-    try:
-        check_error(server.client.post("/classify", content=bodies[0], headers=JPEG), 503, "unavailable")
-        check_error(server.client.get("/readyz"), 503, "unavailable")
-        assert server.client.get("/livez").status_code == 200
-    finally:
-        os.kill(runner, signal.SIGCONT)
-    assert eventually(lambda: server.client.get("/readyz").status_code == 200)
-    assert server.client.post("/classify", content=bodies[0], headers=JPEG).status_code == 200
-
-
-def test_a_killed_runner_costs_no_wrong_answer(launch: Callable[..., Server], bodies: list[bytes]) -> None:
-    server = launch(placement="dedicated").wait()
-    expected = server.client.post("/classify", content=bodies[0], headers=JPEG).json()["predictions"]
-    runner = next(pid for pid in server.processes() if "resnet18-runner" in " ".join(psutil.Process(pid).cmdline()))
-    os.kill(runner, signal.SIGKILL)
-    for _ in range(20):
-        response = server.client.post("/classify", content=bodies[0], headers=JPEG)
-        if response.status_code == 200:
-            assert response.json()["predictions"] == expected
-        else:
-            check_error(response, 503, "unavailable")
-            assert response.headers["retry-after"]
-    assert eventually(lambda: server.client.post("/classify", content=bodies[0], headers=JPEG).status_code == 200)
-
-
-def test_a_refusal_by_the_runner_keeps_its_retry_after(launch: Callable[..., Server], bodies: list[bytes]) -> None:
-    server = launch(placement="dedicated", max_queue="2").wait()
-    response = server.client.post("/classify_batch", files=[("images", ("x", bodies[0]))] * 3)
-    assert check_error(response, 429, "overloaded")["reason"] == "queue_full"
-    assert int(response.headers["retry-after"]) >= 1
-
-
-def test_the_runner_answers_without_the_fast_lane_too(
-    launch: Callable[..., Server], bodies: list[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("BENTOML_CONFIG_OPTIONS", "api_server.metrics.enabled=false services.metrics.enabled=false")
-    server = launch(placement="dedicated").wait()
-    assert server.client.get("/metrics").status_code == 404
-    reply = server.client.post("/classify", content=bodies[0], headers=JPEG)
-    assert reply.status_code == 200, reply.text
-    assert len(reply.json()["predictions"]) == 3
-
-
 @pytest.mark.parametrize("placement", ["inline", "dedicated"])
 def test_readiness_turns_false_in_a_lasting_overload_and_true_after_it(
     launch: Callable[..., Server], bodies: list[bytes], placement: str
@@ -161,36 +103,3 @@ def test_readiness_turns_false_in_a_lasting_overload_and_true_after_it(
     assert seen[:5] == [200] * 5, "a burst is no reason"
     assert 503 in seen
     assert eventually(lambda: server.client.get("/readyz").status_code == 200, seconds=5)
-
-
-def test_what_waits_to_be_decoded_is_refused_when_late_and_dropped_when_unwanted() -> None:
-    decoded: list[bytes] = []
-    gate = threading.Event()
-
-    def decode(data: bytes) -> NDArray[np.uint8]:
-        gate.wait(10)
-        decoded.append(data)
-        return np.zeros((2, 2, 3), np.uint8)
-
-    async def infer(images: list[Any]) -> list[Any]:
-        return [Outcome(np.zeros(1, np.float32), 0.0, 1.0) for _ in images]
-
-    async def crowd() -> None:
-        pool = _DecodePool(decode, 1)
-        now = time.monotonic()
-        pool.refuse(now)  # an idle one takes what comes
-        asked = [asyncio.create_task(pool.infer([name], now + seconds, infer)) for name, seconds in
-                 ((b"first", 9), (b"late", 0.2), (b"unwanted", 9), (b"last", 9))]  # fmt: skip
-        await asyncio.sleep(0.3)
-        asked[0].cancel()  # its thread goes on, and is not given to another meanwhile
-        asked[2].cancel()
-        await asyncio.sleep(0.1)
-        with pytest.raises(ClassifierError, match="after its deadline"):
-            pool.refuse(time.monotonic() - 1)
-        gate.set()
-        (late,), (last,) = await asked[1], await asked[3]
-        assert isinstance(late, ClassifierError) and late.facts["reason"] == "expired"
-        assert isinstance(last, Outcome) and last.decode_ms >= 0
-
-    asyncio.run(crowd())
-    assert decoded == [b"first", b"last"]

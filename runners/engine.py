@@ -1,7 +1,7 @@
-"""The runner: an artifact's engine, and what a device does with a batch for it.
+"""The engine: an artifact that is loaded and warmed up, and the ways to run a batch on it.
 
-In the *inline* placement the engine and its Pump live in the API worker; in the *dedicated* one they live in a process
-of their own (runners/remote.py) and API workers send it pixels.
+In the *inline* placement the engine and its ExecutorPool live in the API worker. In the *dedicated* one they live in a
+process of their own (runners/remote.py), to which API workers send pixels.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import numpy as np
 
 from classifier.errors import ClassifierError
 from runners import artifacts, backends
-from runners.batching import Batcher, CostModel
-from runners.pump import Outcome, Pump
+from runners.batching import Batcher
+from runners.budget import budget_s
+from runners.cost_model import CostModel
+from runners.executors import ExecutorPool
+from runners.results import ImageResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,14 +26,15 @@ if TYPE_CHECKING:
 
     from classifier.settings import Settings
     from runners.artifacts import Artifact
-    from runners.pump import Run
-
-# The share of the SLO kept for what happens outside the batcher: the event loop's turns and writing the reply.
-MARGIN = 0.15
+    from runners.executors import Run
 
 
 class SloError(Exception):
-    """The SLO is shorter than one image takes here; the message says how long that is."""
+    """The budget of the SLO is shorter than the time of one image here; the message says how long that is."""
+
+
+# The errors for which a worker can't serve; they are told in one sentence, without a traceback.
+START_ERRORS = (artifacts.ArtifactError, backends.DeviceError, SloError)
 
 
 class Engine:
@@ -47,7 +51,7 @@ class Engine:
     def infer(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities float32[N, C] of ``pixels`` uint8[N, S, S, 3]; RuntimeError if the backend gives others.
 
-        Raises OutOfMemory, DeviceLost or what else the backend does.
+        Raises OutOfMemory, DeviceLost, or another error of the backend as it is.
         """
         try:
             probabilities = self.backend.infer(pixels)
@@ -59,7 +63,7 @@ class Engine:
         return probabilities
 
     def trial(self) -> None:
-        """Infer one image of nothing; raises what ``infer`` does."""
+        """Infer one black image; raises what ``infer`` does."""
         size = self.artifact.manifest.preprocessing.size
         self.infer(np.zeros((1, size, size, 3), np.uint8))
 
@@ -73,25 +77,24 @@ class Engine:
         }
 
 
-# Why a worker can't serve, told in a sentence and no traceback.
-REFUSALS = (artifacts.ArtifactError, backends.DeviceError, SloError)
-
-
-def inferring(engine: Engine) -> Run:
-    """What a device does with a batch of pixels, each uint8[S, S, 3]."""
+def pixel_run(engine: Engine) -> Run:
+    """A Run for batches of pixels, each uint8[S, S, 3]."""
 
     def run(pixels: list[Any]) -> list[Any]:
         start = time.perf_counter()
         rows = engine.infer(pixels[0][None] if len(pixels) == 1 else np.stack(pixels))
         inference_ms = 1e3 * (time.perf_counter() - start)
-        return [Outcome(row, 0.0, inference_ms) for row in rows]
+        return [ImageResult(row, 0.0, inference_ms) for row in rows]
 
     return run
 
 
-def preparing(engine: Engine, prepare: Callable[[Any], NDArray[np.uint8]]) -> Run:
-    """What a device does where it is a core that prepares pixels as well: it saves a thread's hand-over an image."""
-    infer = inferring(engine)
+def image_run(engine: Engine, decode: Callable[[Any], NDArray[np.uint8]]) -> Run:
+    """A Run for batches of encoded images: the executor's thread decodes them itself, which saves a change of threads.
+
+    ``decode``: an encoded image to pixels uint8[S, S, 3]. Where it raises ClassifierError, that is the image's result.
+    """
+    run_pixels = pixel_run(engine)
 
     def run(payloads: list[Any]) -> list[Any]:
         results: list[Any] = []
@@ -99,36 +102,40 @@ def preparing(engine: Engine, prepare: Callable[[Any], NDArray[np.uint8]]) -> Ru
         for payload in payloads:
             start = time.perf_counter()
             try:
-                results.append(prepare(payload))
+                results.append(decode(payload))
             except ClassifierError as error:
                 results.append(error)
             took.append(1e3 * (time.perf_counter() - start))
         good = [index for index, result in enumerate(results) if not isinstance(result, ClassifierError)]
         if good:
-            for index, outcome in zip(good, infer([results[index] for index in good]), strict=True):
-                outcome.decode_ms = took[index]
-                results[index] = outcome
+            for index, result in zip(good, run_pixels([results[index] for index in good]), strict=True):
+                result.decode_ms = took[index]
+                results[index] = result
         return results
 
     return run
 
 
 def open_engine(settings: Settings, tag: str, device: str) -> Engine:
-    """The warmed-up engine of the artifact ``tag``."""
+    """The warmed-up engine of the artifact ``tag``. Raises ArtifactError or DeviceError."""
     return Engine(artifacts.open_artifact(tag), device, settings.max_batch)
 
 
-def start(settings: Settings, engine: Engine, run: Run, *, devices: int, decodes: bool = False) -> Pump:
-    """A running pump for ``engine``, with the SLO of ``settings``; ``decodes``: ``run`` does so, too.
+def start_executors(
+    settings: Settings, engine: Engine, run: Run, *, executors: int, decodes: bool = False
+) -> ExecutorPool:
+    """A started pool for ``engine``, with the budget of the SLO of ``settings``. ``decodes``: whether ``run`` decodes.
 
-    Raises SloError if one image takes longer than the SLO.
+    Raises SloError if one image takes longer than the budget.
     """
     cost = CostModel(engine.warm_up_s)
-    slo = (1 - MARGIN) * settings.slo_ms / 1e3
-    if cost.expected(1) > slo:
+    budget = budget_s(settings.slo_ms)
+    if cost.expected(1) > budget:
         raise SloError(
             f"RESNET18_SLO_MS={settings.slo_ms} can't be honoured: one image takes {1e3 * cost.expected(1):.1f} ms here"
         )
-    batcher = Batcher(cost, slo=slo, max_batch=settings.max_batch, max_queue=settings.max_queue, devices=devices)
+    batcher = Batcher(
+        cost, budget=budget, max_batch=settings.max_batch, max_queue=settings.max_queue, executors=executors
+    )
     prepare_s = settings.decode_timeout_ms / 1e3 if decodes else 0.0
-    return Pump(batcher, run, devices, engine.trial, settings.unready_after_s, prepare_s)
+    return ExecutorPool(batcher, run, executors, engine.trial, settings.unready_after_s, prepare_s)

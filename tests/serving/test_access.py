@@ -1,4 +1,4 @@
-"""The door: who gets in, how often, and from which pages; over running servers, and the token bucket by its law."""
+"""Access middleware: API keys, rate limit and CORS on running servers, and the law of the token bucket."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from classifier.settings import Settings, SettingsError
-from serving import door
+from serving import access
 from tests.conftest import ROOT, Server, environment
 from tests.test_service import check_error, check_predictions, raw
 from tests.test_start import refusal
@@ -38,6 +38,8 @@ KEYS = ("first-key-0123456789", "second-key-0123456789", "third-key-in-a-file-,#
 ORIGIN = "https://shop.example"
 JPEG = {"content-type": "image/jpeg"}
 PICKLE = "application/vnd.bentoml+pickle"
+# What a request meets first where there is no access middleware.
+ROUTER = "OutermostMiddleware._route"
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -367,7 +369,7 @@ def test_a_file_of_keys_that_cannot_be_used(tmp_path: Path, text: str | bytes, t
     file = tmp_path / "keys"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(SettingsError) as raised:
-        door.build(Settings(api_keys_file=file))
+        access.build(Settings(api_keys_file=file))
     assert str(raised.value).startswith(f"RESNET18_API_KEYS_FILE={str(file)!r} can't be honoured: ")
     assert told in str(raised.value)
     assert "short-key" not in str(raised.value)
@@ -377,13 +379,13 @@ def test_a_file_of_keys_by_a_relative_path(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "keys").write_text(KEYS[0])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match="API_KEYS_FILE='keys' can't be honoured: must be an absolute path"):
-        door.build(Settings(api_keys_file=Path("keys")))
+        access.build(Settings(api_keys_file=Path("keys")))
 
 
 def test_a_burst_that_workers_cannot_share() -> None:
     with pytest.raises(SettingsError, match=r"RESNET18_RATE_BURST=3 can't be honoured: .*RESNET18_WORKERS=4"):
-        door.build(Settings(rate_limit=1, rate_burst=3, workers=4))
-    assert door.build(Settings(rate_burst=3, workers=4)) is None
+        access.build(Settings(rate_limit=1, rate_burst=3, workers=4))
+    assert access.build(Settings(rate_burst=3, workers=4)) is None
 
 
 # Layers.
@@ -393,7 +395,7 @@ def layers(store: Path, settings: dict[str, str]) -> list[str]:
     """What a request meets first in the service, what in its runner, and whether uvicorn's trust was changed."""
     code = (
         "import os, service\n"
-        "def first(service): return getattr(service._entrance, '__qualname__', type(service._entrance).__name__)\n"
+        "def first(service): return getattr(service._inner, '__qualname__', type(service._inner).__name__)\n"
         "print(first(service.ResNet18.to_asgi()))\n"
         "print(first(service.ResNet18.find_dependent_by_name('resnet18-runner').to_asgi(is_main=False)))\n"
         "print(os.environ.get('FORWARDED_ALLOW_IPS', 'as ever'))\n"
@@ -406,17 +408,17 @@ def layers(store: Path, settings: dict[str, str]) -> list[str]:
     return result.stdout.split("\n")[:3]
 
 
-def test_the_door_that_is_off_is_not_there(store: Path) -> None:
-    assert layers(store, {}) == ["Edge._routed", "Edge._routed", "as ever"]
+def test_access_middleware_that_is_off_is_not_there(store: Path) -> None:
+    assert layers(store, {}) == [ROUTER, ROUTER, "as ever"]
 
 
-def test_the_door_is_the_service_s_and_not_its_runner_s(store: Path) -> None:
-    assert layers(store, {"RESNET18_API_KEYS": KEYS[0]}) == ["Door", "Edge._routed", ""]
+def test_access_middleware_is_the_service_s_and_not_its_runner_s(store: Path) -> None:
+    assert layers(store, {"RESNET18_API_KEYS": KEYS[0]}) == ["AccessMiddleware", ROUTER, ""]
     on = {"RESNET18_CORS_ORIGINS": "*", "RESNET18_TRUSTED_PROXIES": "10.0.0.7"}
-    assert layers(store, on) == ["CORSMiddleware", "Edge._routed", "10.0.0.7"]
+    assert layers(store, on) == ["CORSMiddleware", ROUTER, "10.0.0.7"]
 
 
-def answered(middleware: door.Door, **scope: Any) -> int:
+def answered(middleware: access.AccessMiddleware, **scope: Any) -> int:
     """The status of one request; 200 if it got through."""
     statuses = []
 
@@ -441,7 +443,7 @@ def test_every_key_is_compared_whichever_matches(monkeypatch: pytest.MonkeyPatch
         return left == right
 
     monkeypatch.setattr(hmac, "compare_digest", compare)
-    middleware = door.Door(inside, KEYS, [], None, lambda _: None)
+    middleware = access.AccessMiddleware(inside, KEYS, [], None, lambda _: None)
     for key, status in ((KEYS[0], 200), (KEYS[2], 200), ("x", 401), ("unknown-key-0123456789", 401)):
         compared.clear()
         assert answered(middleware, headers=[(b"x-api-key", key.encode())]) == status
@@ -461,7 +463,7 @@ def test_every_key_is_compared_whichever_matches(monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_open_paths_are_exact_or_below(path: str, status: int) -> None:
-    middleware = door.Door(inside, KEYS, ["/livez", "/files/*"], None, lambda _: None)
+    middleware = access.AccessMiddleware(inside, KEYS, ["/livez", "/files/*"], None, lambda _: None)
     assert answered(middleware, path=path) == status
 
 
@@ -482,7 +484,7 @@ def test_open_paths_are_exact_or_below(path: str, status: int) -> None:
 )
 def test_who_counts_as_one_client(first: str | None, second: str | None, same: bool) -> None:
     refused: list[str] = []
-    middleware = door.Door(inside, [], [], door.RateLimit(0.001, 1), refused.append)
+    middleware = access.AccessMiddleware(inside, [], [], access.RateLimit(0.001, 1), refused.append)
     clients = [(host, 1) if host else None for host in (first, second)]
     assert [answered(middleware, client=client) for client in clients] == [200, 429 if same else 200]
     assert refused == ["rate_limited"] * same
@@ -499,7 +501,7 @@ GAPS = st.one_of(st.just(0.0), st.floats(0, 1), st.floats(0, 100))
 def test_never_more_than_burst_and_rate_in_any_window(
     rate: float, burst: float, asked: list[tuple[float, int]]
 ) -> None:
-    limit, now = door.RateLimit(rate, burst), 1000.0
+    limit, now = access.RateLimit(rate, burst), 1000.0
     served: dict[int, list[float]] = defaultdict(list)
     for gap, client in asked:
         now += gap
@@ -513,7 +515,7 @@ def test_never_more_than_burst_and_rate_in_any_window(
 
 @given(RATES, BURSTS, st.lists(GAPS, max_size=50))
 def test_who_waits_as_told_is_served_and_no_sooner(rate: float, burst: float, gaps: list[float]) -> None:
-    limit, now = door.RateLimit(rate, burst), 1000.0
+    limit, now = access.RateLimit(rate, burst), 1000.0
     for gap in gaps:
         now += gap
         wait = limit.wait("a", now)
@@ -526,13 +528,13 @@ def test_who_waits_as_told_is_served_and_no_sooner(rate: float, burst: float, ga
 
 @given(RATES, st.integers(1, 50))
 def test_a_full_bucket_gives_its_burst_and_a_steady_client_is_never_refused(rate: float, burst: int) -> None:
-    limit = door.RateLimit(rate, burst)
+    limit = access.RateLimit(rate, burst)
     assert [limit.wait("a", 1000.0) == 0 for _ in range(burst + 1)] == [True] * burst + [False]
     assert all(limit.wait("steady", 1000 + number / rate * (1 + 1e-9)) == 0 for number in range(100))
 
 
 def test_memory_is_bounded_and_the_oldest_is_forgotten() -> None:
-    limit = door.RateLimit(0.001, 1, clients=100)
+    limit = access.RateLimit(0.001, 1, clients=100)
     for number in range(1000):
         assert limit.wait(str(number), 1000.0 + number) == 0
     assert len(limit._full_at) == 100

@@ -1,7 +1,7 @@
-"""The door in front of the service: API keys, a rate limit, CORS. Off by default, and then no layer of it exists.
+"""The access middleware: API keys, a rate limit, CORS. All are off by default, and then no layer of them exists.
 
-Each API process counts for itself, so the rate limit is divided among them: never more than was set, however
-connections fall.
+Each API process counts its own requests, so the rate limit is divided among the processes. A client never gets more
+than was set, whichever processes its connections reach.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from classifier.errors import ClassifierError
 from classifier.settings import PREFIX, SettingsError, check_keys, listed
-from serving.metrics import DoorMetrics
+from serving.metrics import AccessMetrics
 from serving.replies import ERROR_HEADER, error_response
 
 if TYPE_CHECKING:
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
     from classifier.settings import Settings
 
-Guard = Callable[["ASGIApp"], "ASGIApp"]
+Wrap = Callable[["ASGIApp"], "ASGIApp"]
 MAX_CLIENTS = 10_000
-# Seconds of a clock that has run for months are floats of some nanoseconds; a burst must not lose a request to that.
+# The clock's floats are some nanoseconds apart after months; a burst must not lose a request to this rounding.
 _ROUNDING = 1e-6
 _MAX_ADDRESS = 64
 _REQUEST_HEADERS = ["Authorization", "X-API-Key", "X-Request-ID", "X-Time-Allowed-Ms"]
 _REPLY_HEADERS = ["X-Request-ID", "Server-Timing", "Retry-After", ERROR_HEADER]
 
 
-def build(settings: Settings) -> Guard | None:
-    """What puts the door around an application; None where all of its settings are off.
+def build(settings: Settings) -> Wrap | None:
+    """A function that puts the access middleware around an application; None where all its settings are off.
 
     Raises SettingsError where the file of keys can't be used, or the burst can't be divided among the workers.
     """
@@ -54,15 +54,15 @@ def build(settings: Settings) -> Guard | None:
             "each of which counts for itself"
         )
 
-    def guard(app: ASGIApp) -> ASGIApp:
-        # uvicorn reads this after the application is made. Its default believes whoever connects from this machine,
-        # also a proxy that passes on what its clients say of themselves.
+    def wrap(app: ASGIApp) -> ASGIApp:
+        # uvicorn reads this after the application is made. By default it believes X-Forwarded-For from this machine,
+        # also from a proxy that passes on whatever its clients send there.
         os.environ["FORWARDED_ALLOW_IPS"] = settings.trusted_proxies or ""
         if keys or rate:
             limit = RateLimit(rate / workers, burst / workers) if rate else None
-            app = Door(app, keys, listed(settings.open_paths), limit, DoorMetrics().refused)
+            app = AccessMiddleware(app, keys, listed(settings.open_paths), limit, AccessMetrics().refused)
         if origins:
-            # Outside the keys: browsers ask for permission without one.
+            # Outside the keys: a browser sends its preflight request without a key.
             app = CORSMiddleware(
                 app,
                 allow_origins=origins,
@@ -72,11 +72,11 @@ def build(settings: Settings) -> Guard | None:
             )
         return app
 
-    return guard
+    return wrap
 
 
 def known_keys(settings: Settings) -> list[str]:
-    """The API keys, of which each request must bring one; none, if none is asked for. Raises SettingsError."""
+    """The API keys, one of which each request must bring; empty if none is needed. Raises SettingsError."""
     keys = listed(settings.api_keys.get_secret_value()) if settings.api_keys else []
     path = settings.api_keys_file
     if path is None:
@@ -94,7 +94,7 @@ def known_keys(settings: Settings) -> list[str]:
 
 
 class OpenPaths:
-    """Paths that need no key and have no rate limit: each as it is, and with ``/*`` at its end all below it."""
+    """Paths that need no key and have no rate limit. ``/web`` is one path; ``/web/*`` is every path below ``/web/``."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = frozenset(paths)
@@ -107,8 +107,8 @@ class OpenPaths:
 class RateLimit:
     """A token bucket for each client: ``burst`` requests at once, and ``rate`` a second in the long run.
 
-    Of a bucket only the time is kept at which it will be full again, as in the generic cell rate algorithm of ITU-T
-    I.371. Of more than ``clients`` the one not seen for longest is forgotten: its bucket is most likely full.
+    A bucket is kept as the time at which it will be full again, as in the generic cell rate algorithm of ITU-T I.371.
+    Beyond ``clients`` the client that was seen the longest ago is forgotten: its bucket is most likely full.
     """
 
     def __init__(self, rate: float, burst: float, clients: int = MAX_CLIENTS) -> None:
@@ -116,7 +116,7 @@ class RateLimit:
         self._full_at: OrderedDict[str | int, float] = OrderedDict()
 
     def wait(self, client: str | int, now: float) -> float:
-        """0, and a token taken, if ``client`` may be served; else the seconds until it may. ``now``: seconds."""
+        """0 if ``client`` may be served, which takes a token; else the seconds until it may. ``now``: seconds."""
         full_at = max(now, self._full_at.get(client, now))
         wait = full_at - now - self._tolerance
         served = wait < _ROUNDING
@@ -127,10 +127,11 @@ class RateLimit:
         return 0.0 if served else wait
 
 
-class Door:
-    """ASGI middleware that answers 401 to HTTP requests without a key, and 429 to those over the rate limit.
+class AccessMiddleware:
+    """A middleware between the request-id layer and the router: 401 without a key, 429 over the rate limit.
 
-    ``keys``: none, if no key is asked for. ``open_paths``: let through as they are. ``refused``: told each error code.
+    ``keys``: empty if no key is needed. ``open_paths``: paths that are not checked. ``refused``: called with the error
+    code of each refusal.
     """
 
     def __init__(
@@ -145,7 +146,7 @@ class Door:
         self._digests = [sha256(key.encode()).digest() for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one HTTP request's scope; its body is not read for a refusal."""
+        """Serve one HTTP request's scope. A refusal does not read the body."""
         try:
             self._check(scope)
         except ClassifierError as error:
@@ -158,7 +159,7 @@ class Door:
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
-        # The path as it is routed by. A URL put together from the Host header may show another.
+        # The path that the router uses. A URL that is built from the Host header may have another.
         path: str = scope["path"]
         if path in self._open:
             return
@@ -174,7 +175,7 @@ class Door:
             )
 
     def _number_of_key(self, scope: Scope) -> int:
-        """Which of the keys the request brings; raises ClassifierError for none of them."""
+        """The number of the request's key among ours. Raises ClassifierError if it is none of them."""
         sent = []
         for name, value in scope["headers"]:
             if name == b"x-api-key":
@@ -182,7 +183,7 @@ class Door:
             elif name == b"authorization" and value[:7].lower() == b"bearer ":
                 sent.append(value[7:])
         number = None
-        # Digests, all of them, whatever matched: the time taken tells nothing of a key, not even its length.
+        # All digests are compared, whichever matches: the time taken tells nothing about a key, not even its length.
         for key in sent[:2]:
             digest = sha256(key.strip()).digest()
             for candidate, known in enumerate(self._digests):
@@ -195,13 +196,13 @@ class Door:
 
 
 def _address(scope: Scope) -> str:
-    """Who a request without a key comes from: an IPv4 address, or an IPv6 network of 64 bits, as one host has all."""
+    """The client of a request without a key: an IPv4 address, or an IPv6 /64, of which one host has every address."""
     host: str = scope["client"][0] if scope.get("client") else ""
     if ":" in host:
         try:
             address = ipaddress.IPv6Address(host)
         except ValueError:
-            return host[:_MAX_ADDRESS]  # what a trusted proxy says, which need not be an address
+            return host[:_MAX_ADDRESS]  # a trusted proxy may send something that is no address
         if address.ipv4_mapped is None:
             return str(ipaddress.IPv6Address(int(address) >> 64 << 64))
         return str(address.ipv4_mapped)

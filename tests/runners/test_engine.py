@@ -1,4 +1,4 @@
-"""The engine, and what a device does with a batch for it."""
+"""The engine: its checks of a backend, and the two ways to run a batch."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 from classifier.errors import ClassifierError
 from runners import backends
-from runners.runner import Engine, inferring, preparing
-from tests.runners.test_pump import values
+from runners.engine import Engine, image_run, pixel_run
+from tests.runners.test_executors import values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,26 +31,26 @@ def image(value: int) -> NDArray[np.uint8]:
     return np.full((2, 2, 3), value, np.uint8)
 
 
-def test_inferring_stacks_pixels() -> None:
+def test_pixels_are_stacked() -> None:
     engine = FakeEngine()
-    assert values(inferring(engine)([image(3), image(5)])) == [3, 5]
+    assert values(pixel_run(engine)([image(3), image(5)])) == [3, 5]
     assert engine.batches == [2]
 
 
-def test_preparing_gives_an_unreadable_image_its_error_and_infers_the_others_together() -> None:
+def test_an_unreadable_image_gets_its_error_and_the_others_are_inferred_together() -> None:
     engine = FakeEngine()
 
-    def prepare(value: int) -> NDArray[np.uint8]:
+    def decode(value: int) -> NDArray[np.uint8]:
         if value < 0:
             raise ClassifierError("unreadable_image", "broken")
         return image(value)
 
-    results = preparing(engine, prepare)([1, -1, 2, -2])
+    results = image_run(engine, decode)([1, -1, 2, -2])
     assert isinstance(results[1], ClassifierError)
     assert isinstance(results[3], ClassifierError)
     assert values([results[0], results[2]]) == [1, 2]
     assert engine.batches == [2]
-    assert preparing(engine, prepare)([-1])[0].code == "unreadable_image"
+    assert image_run(engine, decode)([-1])[0].code == "unreadable_image"
     assert engine.batches == [2]
 
 

@@ -1,0 +1,23 @@
+"""The result of one image: its probabilities, and how long it spent in each stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(slots=True)
+class ImageResult:
+    """One image's ``probabilities`` float32[C], and the milliseconds that it was decoded, inferred and queued.
+
+    ``inference_ms`` is its batch's time. The stages' names are those of ``serving.replies.Timing``.
+    """
+
+    probabilities: NDArray[np.float32]
+    decode_ms: float
+    inference_ms: float
+    queue_ms: float = 0.0
