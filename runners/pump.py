@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from classifier.errors import ClassifierError
-from runners import backends
 from runners.batching import Job
+from runners.devices import DeviceLost, OutOfMemory
 
 if TYPE_CHECKING:
     import numpy as np
@@ -224,10 +224,10 @@ class Pump:
         try:
             results = self._checked(payloads)
         except Exception as error:
-            if len(payloads) == 1 or isinstance(error, backends.DeviceLost):
+            if len(payloads) == 1 or isinstance(error, DeviceLost):
                 return [self._failed(error)] * len(payloads), False
             half = (len(payloads) + 1) // 2
-            if isinstance(error, backends.OutOfMemory):
+            if isinstance(error, OutOfMemory):
                 logger.warning("batches have at most %d images from now on: %s", half, error)
                 with self._changed:
                     self.batcher.limit(half)
@@ -239,7 +239,7 @@ class Pump:
     def _failed(self, error: Exception) -> Exception:
         """What the image is told that failed alone with ``error``."""
         self._failures += 1
-        lost = isinstance(error, backends.OutOfMemory | backends.DeviceLost)
+        lost = isinstance(error, OutOfMemory | DeviceLost)
         if not lost and self._failures < FAILURES:
             return error
         with self._changed:

@@ -14,6 +14,7 @@ import numpy as np
 from classifier.errors import ClassifierError
 from runners import artifacts, backends
 from runners.batching import Batcher, CostModel
+from runners.devices import DeviceError, failure
 from runners.pump import Outcome, Pump
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Engine:
         try:
             probabilities = self.backend.infer(pixels)
         except Exception as error:
-            raise backends.failure(error) from error
+            raise failure(error) from error
         expected = (len(pixels), len(self.artifact.manifest.labels))
         if probabilities.shape != expected:
             raise RuntimeError(f"the backend gave {probabilities.shape} probabilities, expected {expected}")
@@ -74,7 +75,7 @@ class Engine:
 
 
 # Why a worker can't serve, told in a sentence and no traceback.
-REFUSALS = (artifacts.ArtifactError, backends.DeviceError, SloError)
+REFUSALS = (artifacts.ArtifactError, DeviceError, SloError)
 
 
 def inferring(engine: Engine) -> Run:

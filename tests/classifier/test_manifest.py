@@ -121,6 +121,14 @@ def test_wrong_field(folder: Path, fields: dict[str, Any]) -> None:
         manifests.load(folder)
 
 
+def test_unknown_runtime(folder: Path) -> None:
+    change(folder, runtime="tensorrt")
+    with pytest.raises(
+        ManifestError, match=r"manifest\.json has runtime 'tensorrt'; this version has onnx, torchscript"
+    ):
+        manifests.load(folder)
+
+
 def test_artifact_missing(folder: Path) -> None:
     (folder / "model.onnx").unlink()
     with pytest.raises(ManifestError, match=r"model\.onnx is missing"):

@@ -25,7 +25,7 @@ from model_build import pipeline, scratch
 from model_build.__main__ import console, main
 from model_build.network import resnet18
 from model_build.store import register
-from runners import artifacts, backends
+from runners import artifacts, backends, devices
 from tests.model_build.checkpoints import made, saved
 
 if TYPE_CHECKING:
@@ -277,7 +277,7 @@ class TestStore:
 
     def test_every_default_precision_is_there(self, store: Path) -> None:
         expected = {"resnet18-onnx-fp32", "resnet18-onnx-int8", "resnet18-torchscript-fp32"}
-        if "bf16" in backends.cpu_features():
+        if "bf16" in devices.cpu_features():
             expected.add("resnet18-torchscript-bf16")
         assert expected <= {tag.split(":")[0] for tag in self.built(store)}
         for tag, manifest in self.built(store).items():
@@ -346,9 +346,7 @@ def test_a_gpu_that_does_not_work_costs_its_own_artifact_only(empty_store: Path,
 
 
 def test_fp16_without_a_gpu_is_told_in_a_sentence(store: Path) -> None:
-    from runners.backends import _gpus
-
-    if _gpus():
+    if devices.gpus():
         pytest.skip("there is a GPU here")
     for runtime in ("onnx", "torchscript"):
         result = CliRunner().invoke(main, ["--weights", "demo", "--runtime", runtime, "--precisions", "fp16"])

@@ -11,14 +11,14 @@ import onnx
 import pytest
 import torch
 
-from classifier import manifest as manifests
 from classifier.labels import Labels
 from classifier.preprocessing import Preprocessing
+from classifier.runtimes import RUNTIMES
 from model_build import export, gate
 from model_build.network import Contract, resnet18
 from model_build.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from model_build.samples import Samples
-from runners import artifacts, backends
+from runners import artifacts, backends, devices, torchscript
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,14 +192,14 @@ class TestTorchScript:
     def test_frozen(self, artifact_of: Callable[..., Artifact]) -> None:
         artifact = artifact_of("torchscript", "fp32")
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", backends.TORCHSCRIPT_DEPRECATION, DeprecationWarning)
+            warnings.filterwarnings("ignore", torchscript.DEPRECATION, DeprecationWarning)
             module: Any = torch.jit.load(str(artifact.folder / artifact.manifest.file))
         assert list(module.parameters()) == []
         assert list(module.buffers()) == []
         assert "batch_norm" not in str(module.graph)
         assert not hasattr(module, "training") or not module.training
 
-    @pytest.mark.skipif("bf16" not in backends.cpu_features(), reason="this CPU has no bf16")
+    @pytest.mark.skipif("bf16" not in devices.cpu_features(), reason="this CPU has no bf16")
     def test_bf16(self, artifact_of: Callable[..., Artifact], demo: Checkpoint, crops: Samples) -> None:
         expected = gate.reference(export.contract(demo), crops)
         actual = opened(artifact_of("torchscript", "bf16")).infer(crops.pixels[:32])
@@ -246,7 +246,7 @@ def thousand(squares: NDArray[np.uint8]) -> Checkpoint:
 
 
 @pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning")  # torch's of its own exporter
-@pytest.mark.parametrize("runtime", ["onnx", "torchscript"])
+@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_random_thousand_class_network_agrees_with_eager(
     thousand: Checkpoint, squares: NDArray[np.uint8], tmp_path: Path, runtime: str, manifest_of: Callable[..., Any]
 ) -> None:
@@ -254,7 +254,7 @@ def test_a_random_thousand_class_network_agrees_with_eager(
     expected = gate.reference(export.contract(thousand), given)
     assert len(np.unique(expected.argmax(1))) >= 3  # else agreement would prove nothing
     path = export.export(thousand, runtime, "fp32", tmp_path, given)
-    assert path.name == {"onnx": "model.onnx", "torchscript": "model.pt"}[runtime]
+    assert path.name == f"model{RUNTIMES[runtime].suffix}"
     assert list(tmp_path.iterdir()) == [path]
     backend = backends.load(tmp_path, manifest_of(path, runtime=runtime))
     report = gate.judge(backend, given, expected, "fp32", gate.Thresholds())
@@ -263,10 +263,11 @@ def test_a_random_thousand_class_network_agrees_with_eager(
     assert report.largest_difference <= 1e-4
 
 
-def test_every_supported_pair_is_a_known_precision() -> None:
-    assert set(export.SUPPORTED) == set(manifests.RUNTIMES)
-    for precisions in export.SUPPORTED.values():
-        assert set(precisions) < set(manifests.PRECISIONS)
+def test_an_unknown_runtime_is_an_error(demo: Checkpoint, tmp_path: Path) -> None:
+    given = Samples(np.zeros((1, 32, 32, 3), np.uint8), None, "nothing")
+    with pytest.raises(ValueError, match="there is no runtime 'tensorrt'; there are onnx, torchscript"):
+        export.export(demo, "tensorrt", "fp32", tmp_path, given)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_network_is_copied_not_shared(demo: Checkpoint) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from classifier.errors import ClassifierError
-from runners import backends
+from runners import devices
 from runners import pump as pumps
 from runners.batching import Batcher, CostModel
 from runners.pump import Outcome, Pump
@@ -59,7 +59,7 @@ class Device:
         if self.error is not None:
             raise self.error
         if len(payloads) > self.room:
-            raise backends.OutOfMemory("CUDA failure 2: out of memory")
+            raise devices.OutOfMemory("CUDA failure 2: out of memory")
         return outcomes(payloads)
 
 
@@ -222,7 +222,7 @@ def test_a_batch_that_memory_does_not_hold_is_halved_and_batches_stay_smaller() 
 
 @pytest.mark.parametrize(
     ("error", "before"),
-    [(backends.OutOfMemory("no memory"), 0), (backends.DeviceLost("CUDA failure 999"), 0), (ValueError("odd"), 2)],
+    [(devices.OutOfMemory("no memory"), 0), (devices.DeviceLost("CUDA failure 999"), 0), (ValueError("odd"), 2)],
     ids=["out of memory", "lost", "unknown"],
 )
 def test_a_device_that_fails_is_told_at_once_and_recovers(error: Exception, before: int) -> None:
@@ -280,12 +280,12 @@ def test_a_device_that_fails_for_too_long_ends_its_process(fault: str, devices: 
     code = f"""if True:
         import asyncio, contextlib, time
         from classifier.errors import ClassifierError
-        from runners import backends, pump as pumps
+        from runners import devices, pump as pumps
         from tests.runners.test_pump import ask, outcomes, pump
         pumps.OVERDUE_S, pumps.GIVE_UP_S, pumps.TRY_EVERY_S = 0.1, 0.5, 0.1
         def run(payloads):
             if "{fault}" == "fails":
-                raise backends.DeviceLost("CUDA failure 999")
+                raise devices.DeviceLost("CUDA failure 999")
             if payloads[0] == "hang":
                 time.sleep(60)
             return outcomes(payloads)
