@@ -20,6 +20,7 @@ from rich.console import Console
 
 from classifier import manifest as manifests
 from classifier.preprocessing import Preprocessing
+from classifier.runtimes import RUNTIMES
 from classifier.settings import Settings
 from model_build import pipeline, scratch
 from model_build.__main__ import console, main
@@ -86,7 +87,7 @@ class TestWords:
             (("--runtime", "onnx", "--precisions", "bf16"), "--precisions 'bf16' is not exported for onnx"),
             (("--runtime", "torchscript", "--precisions", "int8"), "'int8' is not exported for torchscript"),
             (("--precisions", ","), "--precisions names nothing to build"),
-            (("--runtime", "tflite"), "'tflite' is not one of 'onnx', 'torchscript'"),
+            (("--runtime", "tflite"), f"'tflite' is not one of {', '.join(map(repr, RUNTIMES))}"),
             (("--size", "7"), "7 is not in the range 8<=x<=1024"),
             (("--min-agreement", "1.1"), "1.1 is not in the range 0<=x<=1"),
             (("--labels", "nowhere.txt"), "'nowhere.txt' does not exist"),
@@ -348,7 +349,7 @@ def test_a_gpu_that_does_not_work_costs_its_own_artifact_only(empty_store: Path,
 def test_fp16_without_a_gpu_is_told_in_a_sentence(store: Path) -> None:
     if devices.gpus():
         pytest.skip("there is a GPU here")
-    for runtime in ("onnx", "torchscript"):
+    for runtime in (each.name for each in RUNTIMES.values() if "fp16" in each.precisions):
         result = CliRunner().invoke(main, ["--weights", "demo", "--runtime", runtime, "--precisions", "fp16"])
         assert result.exit_code == 2
         assert f"--precisions 'fp16' needs a GPU for {runtime}: device 'cuda': this machine shows 0 CUDA" in " ".join(

@@ -1,4 +1,4 @@
-"""ONNX Runtime's backend: a device that was asked for and can't be had is refused, naming what is there."""
+"""ONNX Runtime's backend: its threads, and its device: one that can't be had is refused, naming what is there."""
 
 from __future__ import annotations
 
@@ -21,6 +21,27 @@ cpu_only = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU 
 def artifact(store: Path) -> Artifact:
     """The demo model's fp32 artifact."""
     return artifacts.open_artifact(f"{artifacts.store_name('onnx', 'fp32')}:latest")
+
+
+def test_what_is_reported(artifact: Artifact) -> None:
+    backend = backends.load(artifact.folder, artifact.manifest)
+    assert (backend.device, backend.provider) == ("cpu", "CPUExecutionProvider")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_are_set(artifact: Artifact, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    import onnxruntime as ort
+
+    seen: list[tuple[int, int]] = []
+    real = ort.InferenceSession
+
+    def session(path: str, options: Any, **rest: Any) -> Any:
+        seen.append((options.intra_op_num_threads, options.inter_op_num_threads))
+        return real(path, options, **rest)
+
+    monkeypatch.setattr(ort, "InferenceSession", session)
+    backends.load(artifact.folder, artifact.manifest, threads=threads)
+    assert seen == [(threads, 1)]
 
 
 @cpu_only

@@ -1,4 +1,4 @@
-"""TorchScript's backend: a device that can't be had is refused, and no gradient is kept."""
+"""TorchScript's backend: its threads, its device, which is refused if it can't be had, and no gradients."""
 
 from __future__ import annotations
 
@@ -22,6 +22,21 @@ cpu_only = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU 
 def artifact(store: Path) -> Artifact:
     """The demo model's fp32 artifact."""
     return artifacts.open_artifact(f"{artifacts.store_name('torchscript', 'fp32')}:latest")
+
+
+def test_what_is_reported(artifact: Artifact) -> None:
+    backend = backends.load(artifact.folder, artifact.manifest)
+    assert (backend.device, backend.provider) == ("cpu", f"torch {torch.__version__}")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_are_set(artifact: Artifact, threads: int) -> None:
+    before = torch.get_num_threads()
+    try:
+        backends.load(artifact.folder, artifact.manifest, threads=threads)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 @cpu_only

@@ -15,6 +15,7 @@ import pytest
 
 from classifier.errors import STATUS
 from classifier.languages import DEFAULT, LANGUAGES
+from classifier.runtimes import RUNTIMES
 from serving import page
 from tests.conftest import ROOT, Server
 
@@ -179,7 +180,9 @@ def test_it_holds_a_button_for_each_language_and_each_runtime_s_title(server: Se
     buttons = re.findall(r'<button type="button" data-language="(\w+)" lang="([\w-]+)">([^<]+)</button>', document)
     assert buttons == [(each.code, each.tag, each.name) for each in LANGUAGES.values()]
     (titles,) = re.findall(r'data-runtimes="([^"]+)"', document)
-    assert json.loads(html.unescape(titles)) == {"onnx": "ONNX Runtime", "torchscript": "TorchScript"}
+    told = json.loads(html.unescape(titles))
+    assert told == {name: runtime.title for name, runtime in RUNTIMES.items()}
+    assert (told["onnx"], told["torchscript"]) == ("ONNX Runtime", "TorchScript")
     assert "<!--" not in document
 
 
