@@ -54,7 +54,8 @@ class Labels:
     def parse(cls, told: Any) -> Labels:
         """The labels that ``told`` gave. Raises KeyError, TypeError or ValueError."""
         names: dict[str, Any] = {code: told[code] if code in _FIRST else told.get(code) for code in LANGUAGES}
-        return cls(**{code: None if listed is None else tuple(listed) for code, listed in names.items()})
+        fields: dict[str, Any] = {code: None if listed is None else tuple(listed) for code, listed in names.items()}
+        return cls(**fields)
 
     def __len__(self) -> int:
         return len(self.en)

@@ -19,9 +19,11 @@ from serving.door import OpenPaths
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pydantic import BaseModel
+
     from classifier.settings import Settings
 
-_MODELS = (
+_MODELS: tuple[type[BaseModel], ...] = (
     *(upload.output for upload in schema.UPLOADS.values()),
     schema.ModelOutput,
     schema.LabelsOutput,

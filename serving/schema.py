@@ -104,7 +104,7 @@ class Error(BaseModel):
 class ClassifyOutput(BaseModel):
     """The predictions of one image, most probable first."""
 
-    predictions: list[Prediction]  # type: ignore[valid-type]
+    predictions: list[Prediction]
     model: Model
     timing_ms: Timings
 
@@ -112,7 +112,7 @@ class ClassifyOutput(BaseModel):
 class Predicted(BaseModel):
     """An image of a batch: its predictions, most probable first."""
 
-    predictions: list[Prediction]  # type: ignore[valid-type]
+    predictions: list[Prediction]
 
 
 class ClassifyBatchOutput(BaseModel):
