@@ -64,7 +64,7 @@ bento: $(VENV)/dev.done ## Pack service, model and requirements into a bento
 	@$(MODEL_THERE) || $(MAKE) --no-print-directory model
 	@$(BIN)/python -m bentoml build
 
-image: $(VENV)/dev.done ## Build the container image (VARIANT=cpu|gpu|torchscript|edge, BASE=..., TORCH_INDEX=...)
+image: $(VENV)/dev.done ## Build the container image (VARIANT=cpu|gpu|..., BASE=..., TORCH_INDEX=...)
 	@$(MODEL_THERE) || $(MAKE) --no-print-directory model
 	@$(BIN)/python -m deploy.image --variant=$(call quoted,VARIANT) $(if $(value BASE),--base=$(call quoted,BASE)) \
 		$(if $(value TORCH_INDEX),--torch-index=$(call quoted,TORCH_INDEX)) -- $(BUILD_ARGS)
@@ -73,9 +73,10 @@ test-image: $(VENV)/dev.done ## Build the image and run it for real: hardened, l
 	@VARIANT=$(call quoted,VARIANT) TORCH_INDEX=$(call quoted,TORCH_INDEX) $(BIN)/python -m pytest -m image tests/deploy/test_container.py
 
 lock: $(VENV)/dev.done ## Lock what images install, with hashes (LOCK_ARGS=... for an index of torch's CPU wheels)
-	@for set in runtime gpu; do $(LOCK) -o requirements/$$set.lock requirements/$$set.txt; done
-	@$(LOCK) $(LOCK_ARGS) --no-emit-package torch -o requirements/torchscript.lock \
-		requirements/runtime.txt requirements/torchscript.txt
+	@set -o pipefail; $(BIN)/python -m deploy.variants | while read -r lock left_out; do \
+		set --; if [ "$$left_out" ]; then set -- $(LOCK_ARGS) --no-emit-package "$$left_out"; fi; \
+		$(LOCK) "$$@" -o requirements/$$lock.lock requirements/$$lock.txt || exit 1; \
+	done
 
 # What times itself starts little and runs beside the rest, which gives way to it.
 test: $(VENV)/dev.done ## Set up and run lint, types and every test

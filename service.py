@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from classifier import settings as _settings
 from classifier.errors import ClassifierError
-from runners import artifacts, backends, engine, telemetry
+from runners import artifacts, backends, devices, engine, telemetry
 from serving import access, address, dedicated, openapi, parameters, replies, schema, supervisor, worker
 from serving.application import HttpService
 from serving.classify import Classifier
@@ -38,7 +38,7 @@ try:
     device = backends.pick_device(settings.device, settings.runtime)
     tag = artifacts.choose(settings, device, bento=Path(__file__).resolve().parents[1] / "bento.yaml")
     access_middleware, keyed = access.build(settings), bool(access.known_keys(settings))
-except (_settings.SettingsError, artifacts.ArtifactError, backends.DeviceError) as error:
+except (_settings.SettingsError, artifacts.ArtifactError, devices.DeviceError) as error:
     raise SystemExit(f"resnet18: {error}") from None
 placement = settings.placement
 if placement == "auto":
@@ -157,6 +157,5 @@ class ResNet18:
         }
 
     def labels(self) -> dict[str, Any]:
-        """The body of ``GET /labels``: names in English, and in Chinese where they are known, else null."""
-        labels = self.placement.artifact.manifest.labels
-        return {"en": labels.en, "zh": labels.zh}
+        """The body of ``GET /labels``: the names in each language, null where they are not known."""
+        return self.placement.artifact.manifest.labels.by_language()

@@ -71,7 +71,8 @@ def torchscript(built: artifact.Artifact) -> dict[str, tuple[str, Variant]]:
     import torch
 
     from model_build import export, weights
-    from runners.backends import TorchScriptBackend, cpu_features
+    from runners.devices import cpu_features
+    from runners.torchscript import Backend
 
     checkpoint = weights.find("imagenet" if built.origin == "imagenet" else str(built.weights))
     side = checkpoint.preprocessing.size
@@ -93,7 +94,7 @@ def torchscript(built: artifact.Artifact) -> dict[str, tuple[str, Variant]]:
         return infer
 
     def stored(precision: str) -> Variant:
-        backend = TorchScriptBackend(artifact.stored("torchscript", precision))
+        backend = Backend(artifact.stored("torchscript", precision))
         return lambda: backend.infer(pixels)
 
     precisions = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if "bf16" in cpu_features() else {})

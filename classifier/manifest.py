@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from classifier.labels import Labels
 from classifier.preprocessing import Preprocessing
+from classifier.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 FILE_NAME = "manifest.json"
 SCHEMA = 1
-RUNTIMES = ("onnx", "torchscript")
-PRECISIONS = ("fp32", "int8", "bf16", "fp16")
 
 
 class ManifestError(Exception):
@@ -56,7 +55,7 @@ class Manifest:
 
     def save(self, folder: Path) -> None:
         """Write ``manifest.json`` into ``folder``."""
-        data = dataclasses.asdict(self) | self.preprocessing.told()
+        data = dataclasses.asdict(self) | {"labels": self.labels.told()} | self.preprocessing.told()
         del data["preprocessing"]
         text = json.dumps(data, ensure_ascii=False, indent=1)
         (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
@@ -75,9 +74,7 @@ def load(folder: Path) -> Manifest:
         found = data.get("schema") if isinstance(data, dict) else None
         raise ManifestError(f"{path} has schema {found!r}; this version reads schema {SCHEMA}")
     try:
-        names = data.pop("labels")
-        zh = names["zh"]
-        labels = Labels(tuple(names["en"]), tuple(zh) if zh is not None else None)
+        labels = Labels.parse(data.pop("labels"))
         fields = dataclasses.fields(Preprocessing)
         geometry = {field.name: data.pop(field.name) for field in fields if field.name in data}
         manifest = Manifest(labels=labels, preprocessing=Preprocessing(**geometry), **data)
@@ -87,6 +84,8 @@ def load(folder: Path) -> Manifest:
     for name, kind in {**kinds, "weights": dict, "export": dict, "gate": dict}.items():
         if not isinstance(getattr(manifest, name), kind):
             raise ManifestError(f"{path} is not a manifest: {name} is {getattr(manifest, name)!r}")
+    if manifest.runtime not in RUNTIMES:
+        raise ManifestError(f"{path} has runtime {manifest.runtime!r}; this version has {', '.join(RUNTIMES)}")
     artifact = folder / manifest.file
     if not artifact.is_file():
         raise ManifestError(f"{artifact} is missing")

@@ -10,6 +10,7 @@ frame; EXIF orientation is applied.
 
 from __future__ import annotations
 
+import importlib
 import io
 import math
 import time
@@ -17,29 +18,20 @@ import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-# Image.open() imports the plugins of all of Pillow's formats when it meets one that is not there yet.
-from PIL import (  # noqa: F401
-    AvifImagePlugin,
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    JpegImagePlugin,
-    MpoImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
+from PIL import Image, TiffImagePlugin
 
 from classifier import avif, depth, resampling
 from classifier.errors import ClassifierError
+from classifier.formats import FORMATS, sniff
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from classifier.preprocessing import Preprocessing
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+# Image.open() imports the plugins of all of Pillow's formats when it meets one that is not there yet.
+for _plugin in (plugin for each in FORMATS.values() for plugin in each.plugins):
+    importlib.import_module(_plugin)
 
 # Pillow warns of damage in words that differ with each file: strangers could fill the log, and the memory in which
 # Python keeps what it has warned of.
@@ -58,26 +50,6 @@ _UPRIGHT = {
     8: (True, False, True),
 }
 _ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
-
-
-def sniff(data: bytes) -> str | None:
-    """The format that the first bytes tell, one of FORMATS, or None."""
-    head = data[:16]
-    if head.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    if head[:6] in (b"GIF87a", b"GIF89a"):
-        return "GIF"
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "TIFF"
-    if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
-        return "AVIF"
-    if head[:2] == b"BM":
-        return "BMP"
-    return None
 
 
 def decode(
@@ -104,7 +76,8 @@ def decode(
         with Image.open(_Timed(data, max_seconds), formats=(kind,)) as image:
             width, height = image.size
             _check_area("", width, height, max_pixels)
-            _check_structure(image, data, max_pixels)
+            if kind in _CHECKS:
+                _CHECKS[kind](image, data, max_pixels)
             return _pixels(image, preprocessing)
     except ClassifierError:
         raise
@@ -125,28 +98,36 @@ def _check_area(what: str, width: int, height: int, max_pixels: int) -> None:
         raise ClassifierError("image_too_large", message, limit=max_pixels)
 
 
-def _check_structure(image: Image.Image, data: bytes, max_pixels: int) -> None:
-    """Refuse what costs a decoder far more than its pixels tell."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        # libtiff decodes whole tiles, which may be of any size, whatever is the image's.
-        width, height = (image.tag_v2.get(tag, 0) for tag in _TILE)
-        if not (isinstance(width, int) and isinstance(height, int)):  # text times a number would be much text
-            raise ClassifierError("unreadable_image", "the TIFF image's tiles have no size", format="TIFF")
-        _check_area("a tile of ", width, height, max_pixels)
-    elif isinstance(image, AvifImagePlugin.AvifImageFile):
-        _check_area("a frame of ", *avif.largest_frame(data), max_pixels)
-    elif isinstance(image, JpegImagePlugin.JpegImageFile):
-        # Each scan may be a few bytes that send libjpeg over all pixels once more, in sequential files as in
-        # progressive ones. Photographs have about ten.
-        scans, limit = data.count(_START_OF_SCAN), max(_MIN_SCANS, _MAX_SCANNED // (image.width * image.height))
-        if scans > limit:
-            raise ClassifierError(
-                "unreadable_image",
-                f"the JPEG image has {scans} scans; at {image.width}x{image.height} at most {limit} are read",
-                format="JPEG",
-            )
+def _check_tiles(image: Image.Image, data: bytes, max_pixels: int) -> None:
+    """Refuse large tiles: libtiff decodes whole ones, which may be of any size, whatever is the image's."""
+    assert isinstance(image, TiffImagePlugin.TiffImageFile)
+    width, height = (image.tag_v2.get(tag, 0) for tag in _TILE)
+    if not (isinstance(width, int) and isinstance(height, int)):  # text times a number would be much text
+        raise ClassifierError("unreadable_image", "the TIFF image's tiles have no size", format=image.format)
+    _check_area("a tile of ", width, height, max_pixels)
 
 
+def _check_frames(image: Image.Image, data: bytes, max_pixels: int) -> None:
+    """Refuse large frames: libavif decodes each at its own size, which need not be the image's."""
+    _check_area("a frame of ", *avif.largest_frame(data), max_pixels)
+
+
+def _check_scans(image: Image.Image, data: bytes, max_pixels: int) -> None:
+    """Refuse many scans: each may be a few bytes that send libjpeg over all pixels once more.
+
+    That is so in sequential files as in progressive ones. Photographs have about ten.
+    """
+    scans, limit = data.count(_START_OF_SCAN), max(_MIN_SCANS, _MAX_SCANNED // (image.width * image.height))
+    if scans > limit:
+        raise ClassifierError(
+            "unreadable_image",
+            f"the JPEG image has {scans} scans; at {image.width}x{image.height} at most {limit} are read",
+            format="JPEG",
+        )
+
+
+# What costs a decoder far more than the image's pixels tell, by format.
+_CHECKS = {"TIFF": _check_tiles, "AVIF": _check_frames, "JPEG": _check_scans}
 _TILE = (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)
 _START_OF_SCAN = b"\xff\xda"
 # Pixels that the scans of a JPEG may pass over: 50 megapixels a hundred times take 4 s.
@@ -209,7 +190,7 @@ def _crop(length: int, size: int, mirrored: bool) -> int:
 
 
 def _orientation(image: Image.Image) -> tuple[bool, bool, bool]:
-    if image.format == "TIFF":  # Pillow turns these by itself
+    if image.format in FORMATS and FORMATS[image.format].upright:
         return _UPRIGHT[1]
     try:
         value = image.getexif().get(_ORIENTATION, 1)

@@ -8,8 +8,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from classifier import runtimes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,13 +24,27 @@ class SettingsError(Exception):
     """A setting has a value that can't be honoured; the message quotes it and says what is allowed."""
 
 
+def _one_of(*allowed: str) -> AfterValidator:
+    """Refuse other values than those ``allowed``, in pydantic's words for a Literal, which can't be made of a table."""
+    listed = f"{', '.join(map(repr, allowed[:-1]))} or {allowed[-1]!r}"
+
+    def check(value: str) -> str:
+        if value not in allowed:
+            raise ValueError(f"Input should be {listed}")
+        return value
+
+    return AfterValidator(check)
+
+
 class Settings(BaseSettings):
     """The service's settings; each field's description is its row in docs/operations.md."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
-    runtime: Literal["onnx", "torchscript"] = Field("onnx", description="the runtime whose artifact is served")
-    precision: Literal["auto", "fp32", "int8", "bf16", "fp16"] = Field(
+    runtime: Annotated[str, _one_of(*runtimes.RUNTIMES)] = Field(
+        runtimes.DEFAULT, description="the runtime whose artifact is served"
+    )
+    precision: Annotated[str, _one_of("auto", *runtimes.PRECISIONS)] = Field(
         "auto",
         description="`auto`: the fastest artifact that suits the device, for example int8 on a CPU with AVX2",
     )

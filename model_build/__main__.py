@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
-from classifier import manifest as manifests
-from model_build import options
+from classifier.runtimes import RUNTIMES
+from model_build import options, selection
+from model_build.gate import Thresholds
 
 console = Console(stderr=False)
 TRAIN = "Train ResNet18 on the images in DIR: one subfolder a class, or a .zip of such a directory."
@@ -100,8 +101,8 @@ class _Group(click.Group):
     "--runtime",
     "runtimes",
     multiple=True,
-    type=click.Choice(manifests.RUNTIMES),
-    default=manifests.RUNTIMES,
+    type=click.Choice(list(RUNTIMES)),
+    default=tuple(RUNTIMES),
     help="What to export for; repeat for several.",
 )
 @click.option(
@@ -109,8 +110,8 @@ class _Group(click.Group):
     default="auto",
     metavar="auto|LIST",
     help=(
-        "Comma-separated: fp32, int8 (ONNX), bf16 (TorchScript), fp16 (needs CUDA). auto: fp32 and int8, bf16 where "
-        "this CPU has it, fp16 where there is a GPU."
+        f"Comma-separated: {selection.LISTED}. auto: fp32 and int8, bf16 where this CPU has it, fp16 where there is a "
+        "GPU."
     ),
 )
 @click.option(
@@ -135,21 +136,21 @@ class _Group(click.Group):
     "--min-agreement",
     type=click.FloatRange(0, 1),
     callback=_finite,
-    default=0.98,
+    default=Thresholds.agreement,
     help=("The share of images on which a reduced precision must give fp32's top-1."),
 )
 @click.option(
     "--max-accuracy-loss",
     type=click.FloatRange(0, 100, min_open=True),
     callback=_finite,
-    default=1.0,
+    default=Thresholds.accuracy_loss,
     help=("The percentage points of top-1 accuracy that a reduced precision must lose less than."),
 )
 @click.option(
     "--max-difference",
     type=click.FloatRange(0, 1),
     callback=_finite,
-    default=1e-4,
+    default=Thresholds.difference,
     help=("The largest difference of a probability between an fp32 artifact and the eager network."),
 )
 @click.pass_context
@@ -168,7 +169,7 @@ def main(
     max_difference: float,
     **preprocessing: Any,
 ) -> None:
-    """Build ResNet18 for serving: export TorchScript and ONNX, quantise, check against the original, register.
+    """Build ResNet18 for serving: export for each runtime, quantise, check against the original, register.
 
     \b
     Examples:
@@ -188,7 +189,6 @@ def main(
                     f"{ctx.invoked_subcommand}, whose own follow it: {ctx.command_path} {ctx.invoked_subcommand} --help"
                 )
         return
-    from model_build.gate import Thresholds
     from model_build.label_text import LabelsError
     from model_build.pipeline import build
     from model_build.preprocessing import line
@@ -198,7 +198,7 @@ def main(
     from runners.artifacts import ArtifactError
 
     given = options.given(**preprocessing)
-    wanted = _wanted(tuple(dict.fromkeys(runtimes)), precisions)
+    wanted = selection.pairs(tuple(dict.fromkeys(runtimes)), precisions)
     thresholds = Thresholds(min_agreement, max_accuracy_loss, max_difference)
     try:
         tell = partial(console.print, markup=False, highlight=False)
@@ -220,40 +220,6 @@ def main(
     # A reduced precision that nobody asked for by name may fail its gate: what was registered serves.
     if failures and (precisions != "auto" or any(name.endswith("fp32") for name, _ in failures)):
         sys.exit(1)
-
-
-def _wanted(runtimes: tuple[str, ...], precisions: str) -> list[tuple[str, str]]:
-    """The (runtime, precision) pairs to build, fp32 first."""
-    from model_build.export import SUPPORTED
-    from runners.backends import DeviceError, cpu_features, pick_device
-
-    able = {runtime: set(SUPPORTED[runtime]) for runtime in runtimes}
-    if precisions == "auto":
-        names = ["fp32", "int8", "fp16", *(["bf16"] if "bf16" in cpu_features() else [])]
-        for runtime in runtimes:
-            if pick_device("auto", runtime) == "cpu":
-                able[runtime].discard("fp16")
-    else:
-        names = [name.strip() for name in precisions.split(",") if name.strip()]
-        for name in names:
-            if name not in manifests.PRECISIONS:
-                raise click.UsageError(f"--precisions {name!r}: must be among {', '.join(manifests.PRECISIONS)}")
-            if not any(name in SUPPORTED[runtime] for runtime in runtimes):
-                raise click.UsageError(f"--precisions {name!r} is not exported for {' or '.join(runtimes)}")
-        for runtime in runtimes if "fp16" in names else ():
-            try:  # it is judged where it will serve
-                pick_device("cuda", runtime)
-            except DeviceError as error:
-                raise click.UsageError(f"--precisions 'fp16' needs a GPU for {runtime}: {error}") from None
-    wanted = [
-        (runtime, name)
-        for runtime in runtimes
-        for name in manifests.PRECISIONS
-        if name in names and name in able[runtime]
-    ]
-    if not wanted:
-        raise click.UsageError("--precisions names nothing to build")
-    return wanted
 
 
 def _notice(text: str) -> None:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from classifier.errors import ClassifierError
-from classifier.pixels import FORMATS, decode
+from classifier.formats import FORMATS
+from classifier.pixels import decode
 from model_build.label_text import FORBIDDEN, code_point
 from model_build.listing import FolderError, Listing
 

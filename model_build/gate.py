@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -54,6 +53,8 @@ class Report:
 
 def reference(module: Contract, samples: Samples) -> NDArray[np.float32]:
     """Probabilities float32[N, C] of the eager fp32 network."""
+    import torch
+
     with torch.inference_mode():
         rows = [
             module(torch.from_numpy(samples.pixels[start : start + BATCH])).numpy()

@@ -6,11 +6,13 @@ import contextlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
 import yaml
 
+from classifier.languages import DEFAULT, LANGUAGES, TRANSLATIONS
 from model_build.label_lines import from_lines
 from model_build.label_table import Reading, from_rows, number, ordered
 from model_build.label_text import LabelsError
@@ -21,8 +23,8 @@ KEYS = (
     *("names", "labels", "label_names", "categories"),
 )
 FORMS = (
-    "expected a list of names, an object of indexes and names, an object with 'en' and optionally 'zh', or one of "
-    + ", ".join(KEYS)
+    f"expected a list of names, an object of indexes and names, an object with {DEFAULT!r} and optionally "
+    f"{', '.join(repr(language.code) for language in TRANSLATIONS)}, or one of {', '.join(KEYS)}"
 )
 _YAML_START = re.compile(rf"---$|({'|'.join(KEYS)})\s*:(\s|$)")
 
@@ -53,7 +55,7 @@ def structured(data: Any) -> Reading:
     if not isinstance(data, Sequence) or isinstance(data, str | bytes) or not data:
         raise LabelsError(FORMS)
     if all(isinstance(item, str) for item in data):
-        return Reading(list(data), None, "in the order of a list")
+        return Reading(list(data), "in the order of a list")
     reading = None
     if all(isinstance(item, Mapping) for item in data):
         keys = list(dict.fromkeys(str(key) for item in data for key in item))
@@ -71,16 +73,16 @@ def structured(data: Any) -> Reading:
 
 
 def _mapping(data: Mapping[Any, Any]) -> Reading:
-    if isinstance(data.get("en"), list | tuple):
-        return _two_languages(data)
+    if isinstance(data.get(DEFAULT), list | tuple):
+        return _by_language(data)
     held = {key: data[key] for key in KEYS if _is_collection(data.get(key))}
     if held:
         readings = {key: structured(value) for key, value in held.items()}
         (first, reading), *others = readings.items()
         for key, other in others:
-            if other.en != reading.en:
+            if other.names != reading.names:
                 raise LabelsError(f"{first!r} and {key!r} hold different names; leave one")
-        return Reading(reading.en, reading.zh, f"{reading.how} under {first!r}")
+        return replace(reading, how=f"{reading.how} under {first!r}")
     if not data:
         raise LabelsError(FORMS)
     keys, values = list(data), list(data.values())
@@ -93,25 +95,25 @@ def _mapping(data: Mapping[Any, Any]) -> Reading:
         by_value = False
     if by_value:
         names = ordered([(str(value), str(key)) for key, value in data.items()])
-        return Reading(names, None, "by an object of names and their indexes")
+        return Reading(names, "by an object of names and their indexes")
     if by_key:
         how = "by an object of indexes and their names"
         if all(isinstance(value, str) for value in values):
-            return Reading(ordered([(str(key), value) for key, value in data.items()]), None, how)
+            return Reading(ordered([(str(key), value) for key, value in data.items()]), how)
         if all(isinstance(value, list | tuple) for value in values) and len({len(value) for value in values}) == 1:
             table = from_rows([[str(key), *map(_cell, value)] for key, value in data.items()])
             if table is not None:
-                return Reading(table.en, table.zh, how)
+                return replace(table, how=how)
     raise LabelsError(FORMS)
 
 
-def _two_languages(data: Mapping[Any, Any]) -> Reading:
-    for language in ("en", "zh"):
-        names = data.get(language)
-        if names is not None and not (isinstance(names, list | tuple) and all(isinstance(n, str) for n in names)):
-            raise LabelsError(f"{language!r} must be a list of strings")
-    zh = data.get("zh")
-    return Reading(list(data["en"]), None if zh is None else list(zh), "in the order of the list 'en'")
+def _by_language(data: Mapping[Any, Any]) -> Reading:
+    known = {code: data[code] for code in LANGUAGES if data.get(code) is not None}
+    for code, names in known.items():
+        if not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
+            raise LabelsError(f"{code!r} must be a list of strings")
+    translations = {code: list(names) for code, names in known.items() if code != DEFAULT}
+    return Reading(list(known[DEFAULT]), f"in the order of the list {DEFAULT!r}", translations)
 
 
 def _is_collection(value: Any) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 
-from model_build.label_table import EITHER, ENGLISH, EXAMPLE, NAMES, WORDNET, Reading, from_rows, ordered
+from model_build.label_table import DEFAULTS, EITHER, EXAMPLE, NAMES, WORDNET, Reading, from_rows, ordered
 from model_build.label_text import MAX_NAME, LabelsError
 
 # "0 ant", "0: ant", "0. ant", "0) ant", "0 - ant"; not "3d printer", "001.Ostrich" or "0-9 years".
@@ -44,7 +45,7 @@ def _table(lines: list[str], is_table: bool) -> Reading | None:
         widths[delimiter] = [len(row) for row in rows]
         if len(set(widths[delimiter])) == 1 and len(rows[0]) > 1 and (reading := from_rows(rows)):
             found.append(reading)
-    if any((reading.en, reading.zh) != (found[0].en, found[0].zh) for reading in found):
+    if any(replace(reading, how=found[0].how) != found[0] for reading in found):
         raise LabelsError("can be split at more than one character; use one delimiter, and quotes around the names")
     if found or not is_table:
         return found[0] if found else None
@@ -75,18 +76,18 @@ def _names(lines: list[str], suffix: str, classes: int | None) -> Reading:
         filled = [line.split(maxsplit=1)[1] for line in filled]
         aside += " (WordNet's ids left out)"
     if (indexed := _indexed(filled)) is not None:
-        return Reading(indexed, None, "by the index in each line" + aside)
+        return Reading(indexed, "by the index in each line" + aside)
     names = [_unquoted(line) for line in filled]
-    headed = len(names) > 1 and names[0].lower() in ENGLISH | NAMES | EITHER
+    headed = len(names) > 1 and names[0].lower() in DEFAULTS | NAMES | EITHER
     if headed and (suffix in (".csv", ".tsv") or classes == len(names) - 1):
-        return Reading(names[1:], None, f"one a line below the heading {names[0]!r}{aside}")
+        return Reading(names[1:], f"one a line below the heading {names[0]!r}{aside}")
     if classes not in (None, len(names)):
         if len(filled) == 1 and len(row := next(csv.reader(filled, skipinitialspace=True))) == classes:
-            return Reading(row, None, "in one line, between commas")
+            return Reading(row, "in one line, between commas")
         bare = [name for name, line in zip(names, filled, strict=True) if not line.startswith("#")]
         if len(bare) == classes:
-            return Reading(bare, None, f"one a line without the comments{aside}")
-    return Reading(names, None, f"one a line{aside}")
+            return Reading(bare, f"one a line without the comments{aside}")
+    return Reading(names, f"one a line{aside}")
 
 
 def _indexed(lines: list[str]) -> list[str] | None:

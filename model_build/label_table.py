@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from classifier.languages import DEFAULT, LANGUAGES, TRANSLATIONS
 from model_build.label_text import LabelsError
 
 if TYPE_CHECKING:
@@ -17,25 +18,26 @@ T = TypeVar("T")
 UNNAMED = frozenset(("", "unnamed:_0"))  # what pandas calls the column of its row numbers
 INDEX = {"index", "idx", "id", "number", "nr", "no", "target", "class_id", "class_index", "class_idx", "classid"}
 INDEX |= {"label_id", "label_index", "label_idx", "labelid", "category_id", "索引", "编号", "序号", "类别编号"}
-CHINESE = {"zh", "zh_cn", "cn", "chinese", "zh_name", "name_zh", "label_zh", "cn_name", "name_cn", "chinese_name"}
-CHINESE |= {"中文", "中文名", "中文名称", "中文标签"}
-ENGLISH = {"en", "en_us", "english", "en_name", "name_en", "label_en", "english_name", "英文", "英文名", "英文名称"}
+DEFAULTS = LANGUAGES[DEFAULT].headings
 NAMES = {"name", "names", "class_name", "classname", "class_names", "label_name", "label_names", "category_name"}
 NAMES |= {"display_name", "名称", "类别名称", "标签名称"}
 # Words for either: "label" heads numbers in some tables and names in others.
 EITHER = {"label", "labels", "class", "classes", "category", "categories", "title", "species", "类别", "标签"}
-HEADINGS = INDEX | CHINESE | ENGLISH | NAMES | EITHER
+HEADINGS = INDEX | NAMES | EITHER | {heading for language in LANGUAGES.values() for heading in language.headings}
 WORDNET = re.compile(r"n\d{8}")
 EXAMPLE = "a first line such as 'index,name' says which is which"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Names in class order, ``zh`` where there are Chinese ones too; ``how`` they were found, to be told."""
+    """Names in class order.
 
-    en: list[str]
-    zh: list[str] | None
+    ``how`` they were found, to be told. ``translations``: those in other languages than the default one, by code.
+    """
+
+    names: list[str]
     how: str
+    translations: dict[str, list[str]] = field(default_factory=dict)
 
 
 def number(text: str) -> int | None:
@@ -90,19 +92,22 @@ def _headed(shown: list[str], head: list[str], body: list[list[str]]) -> Reading
         rest = [at for at in rest if at not in indexes]
     if len({columns[at] for at in indexes}) > 1:
         raise LabelsError(f"{_list(shown, indexes)} are different indexes; leave one")
-    chinese = [at for at in rest if head[at] in CHINESE]
-    others = [at for at in rest if at not in chinese]
-    tiers = ([at for at in others if head[at] in words] for words in (ENGLISH, NAMES, EITHER))
+    translated = {each: [at for at in rest if head[at] in each.headings] for each in TRANSLATIONS}
+    others = [at for at in rest if not any(at in columns for columns in translated.values())]
+    tiers = ([at for at in others if head[at] in words] for words in (DEFAULTS, NAMES, EITHER))
     names = next(filter(None, tiers), others)
     if not names:
-        names, chinese = chinese, []
-    if len(names) != 1 or len(chinese) > 1:
+        names, translated = [at for columns in translated.values() for at in columns], {}
+    if len(names) != 1 or any(len(columns) > 1 for columns in translated.values()):
         found = f"{_list(shown, names)} may each hold" if names else f"none of {_list(shown, list(columns))} holds"
-        raise LabelsError(f"{found} the names; give the file one column 'name', or 'en' and 'zh'")
+        codes = " and ".join(map(repr, LANGUAGES))
+        raise LabelsError(f"{found} the names; give the file one column 'name', or {codes}")
     strays = [at for at in others if at not in names and _is_index(columns[at])]
     if not indexes and any(columns[at] != tuple(map(str, range(len(body)))) for at in strays):
         raise LabelsError(f"column {shown[strays[0]]!r} may be the index; call it 'index' if it is, else leave it out")
-    how = f"from column {shown[names[0]]!r}" + (f" (Chinese: {shown[chinese[0]]!r})" if chinese else "")
+    known = {language: columns[0] for language, columns in translated.items() if columns}
+    told = ", ".join(f"{language.english}: {shown[at]!r}" for language, at in known.items())
+    how = f"from column {shown[names[0]]!r}" + (f" ({told})" if told else "")
     if indexes:
         try:
             body = ordered([(row[indexes[0]], row) for row in body])
@@ -111,7 +116,8 @@ def _headed(shown: list[str], head: list[str], body: list[list[str]]) -> Reading
         how += f", by the index column {shown[indexes[0]]!r}"
     else:
         how += ", in the order of the lines"
-    return Reading([row[names[0]] for row in body], [row[chinese[0]] for row in body] if chinese else None, how)
+    translations = {language.code: [row[at] for row in body] for language, at in known.items()}
+    return Reading([row[names[0]] for row in body], how, translations)
 
 
 def _headless(rows: list[list[str]]) -> Reading | None:
@@ -128,7 +134,7 @@ def _headless(rows: list[list[str]]) -> Reading | None:
             except LabelsError as error:
                 raise LabelsError(f"column {numeric[0] + 1} should be the index, but {error}") from None
         if len(rest) == 1:
-            return Reading(list(columns[rest[0]]), None, f"from column {rest[0] + 1}, in the order of the lines")
+            return Reading(list(columns[rest[0]]), f"from column {rest[0] + 1}, in the order of the lines")
         return None
     if len({columns[at] for at in indexes}) > 1:
         numbers = " and ".join(str(at + 1) for at in indexes)
@@ -139,7 +145,7 @@ def _headless(rows: list[list[str]]) -> Reading | None:
         texts = " and ".join(str(at + 1) for at in rest)
         raise LabelsError(f"columns {texts} may hold the names; {EXAMPLE}")
     rows = ordered([(row[indexes[0]], row) for row in rows])
-    return Reading([row[rest[0]] for row in rows], None, f"from column {rest[0] + 1}, by the index in {indexes[0] + 1}")
+    return Reading([row[rest[0]] for row in rows], f"from column {rest[0] + 1}, by the index in {indexes[0] + 1}")
 
 
 def _key(cell: str) -> str:

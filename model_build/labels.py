@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from classifier.labels import Labels
+from classifier.languages import DEFAULT
 from model_build.label_forms import KEYS, load_json, read, structured
 from model_build.label_text import FORBIDDEN, MAX_NAME, LabelsError, code_point, read_text
 
@@ -106,8 +107,11 @@ def _holds_names(value: Any) -> bool:
 
 
 def _labels(reading: Reading) -> Labels:
-    en, zh = ([name.strip() for name in names] if names is not None else None for names in (reading.en, reading.zh))
-    for names in (en or [], zh or []):
+    known = {
+        code: tuple(name.strip() for name in names)
+        for code, names in ({DEFAULT: reading.names} | reading.translations).items()
+    }
+    for names in known.values():
         for index, name in enumerate(names):
             if not name:
                 raise LabelsError(f"the name of class {index} is blank")
@@ -115,7 +119,7 @@ def _labels(reading: Reading) -> Labels:
                 raise LabelsError(f"the name of class {index} has {len(name)} characters, of {MAX_NAME} allowed")
             if found := FORBIDDEN.search(name):
                 raise LabelsError(f"the name of class {index}, {name!r}, holds the character {code_point(found[0])}")
-    return Labels(tuple(en or ()), tuple(zh) if zh is not None else None)
+    return Labels(**known)
 
 
 def _check_order(names: Sequence[str], known: Sequence[str]) -> None:

@@ -14,9 +14,9 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from classifier.pixels import sniff
+from classifier.formats import FORMATS, sniff
 
-SUFFIXES = frozenset((".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"))
+SUFFIXES = frozenset(suffix for each in FORMATS.values() for suffix in each.suffixes)
 # Cameras' own files begin as TIFF does, and what a reader of TIFF finds in them is a thumbnail.
 RAW = frozenset(
     (".dng", ".nef", ".nrw", ".cr2", ".cr3", ".arw", ".sr2", ".srw", ".pef", ".orf", ".rw2", ".raf", ".3fr")

@@ -16,10 +16,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from classifier import manifest as manifests
+from classifier import runtimes
 from classifier.manifest import Manifest
-from model_build import export, gate, samples, scratch, store
+from model_build import export, gate, onnx, samples, scratch, store
 from model_build.errors import first_line
-from runners import backends
+from runners import backends, devices
 from runners.artifacts import newest_build, store_name
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def build(
         progress.advance(step)
         options = {
             "revision": export.REVISION,
-            "opset": export.OPSET,
+            "opset": onnx.OPSET,
             "thresholds": asdict(thresholds),
             "calibration": calibrate.digest(),
             "evaluation": evaluate.digest(),
@@ -79,6 +80,8 @@ def build(
             folder = aside / name
             folder.mkdir()
             progress.update(step, description=f"exporting {name}")
+            # It is judged where it will serve.
+            device = "cpu" if precision in runtimes.find(runtime).on_cpu else "cuda:0"
             try:
                 path = export.export(checkpoint, runtime, precision, folder, calibrate)
                 progress.update(step, description=f"judging {name} on {len(evaluate)} images", advance=1)
@@ -93,11 +96,11 @@ def build(
                     export={"libraries": store.libraries(runtime), **options},
                     gate={},
                 )
-                backend = backends.load(folder, manifest, "cuda:0" if precision == "fp16" else "cpu")
+                backend = backends.load(folder, manifest, device)
                 report = gate.judge(backend, evaluate, expected, precision, thresholds)
                 failure = report.failure
             except Exception as error:  # whatever a runtime raises for a GPU that is there and does not work
-                if precision != "fp16" or not _of_device(error):
+                if device == "cpu" or not _of_device(error):
                     raise
                 failure = f"the GPU can't be used: {first_line(error)}"
             if failure:
@@ -131,7 +134,7 @@ def build(
 
 def _of_device(error: Exception) -> bool:
     """Whether it is the device's fault, not the artifact's: other artifacts must not be lost to that."""
-    return isinstance(backends.failure(error), backends.DeviceError | backends.DeviceLost | backends.OutOfMemory)
+    return isinstance(devices.failure(error), devices.DeviceError | devices.DeviceLost | devices.OutOfMemory)
 
 
 def _samples(

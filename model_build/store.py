@@ -7,7 +7,6 @@ import hashlib
 import importlib.metadata
 import json
 import shutil
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from classifier import manifest as manifests
+from classifier import runtimes
 from classifier.manifest import Manifest
-from model_build import scratch
+from model_build import atomic, scratch
 from runners import telemetry
 from runners.artifacts import store_name
 
@@ -37,7 +37,7 @@ def version(checkpoint: Checkpoint, runtime: str, precision: str, options: dict[
     sides = [geometry.pop("size"), geometry.pop("resize")]
     parts = {
         "checkpoint": checkpoint.digest,
-        "labels": [checkpoint.labels.en, checkpoint.labels.zh],
+        "labels": list(checkpoint.labels.told().values()),
         "origin": checkpoint.origin,
         "geometry": [*sides, checkpoint.upsample, checkpoint.mean, checkpoint.std, *geometry.items()],
         "artifact": [runtime, precision],
@@ -55,7 +55,7 @@ def build_id(manifest: Manifest) -> str:
     The precision and the libraries are not part of it: an artifact that is built later belongs to the same build.
     """
     options = {name: value for name, value in manifest.export.items() if name not in ("libraries", "calibration")}
-    labels = [manifest.labels.en, manifest.labels.zh]
+    labels = list(manifest.labels.told().values())
     geometry = manifest.preprocessing.told()
     sides = [geometry.pop("size"), geometry.pop("resize")]
     parts = [manifest.weights["digest"], labels, *sides, options, *geometry.items()]
@@ -64,8 +64,7 @@ def build_id(manifest: Manifest) -> str:
 
 def libraries(runtime: str) -> dict[str, str]:
     """Versions of what exports for ``runtime``."""
-    names = ("torch", "onnx", "onnxruntime") if runtime == "onnx" else ("torch",)
-    return {name: importlib.metadata.version(name) for name in names}
+    return {name: importlib.metadata.version(name) for name in runtimes.find(runtime).exporters}
 
 
 def registered(runtime: str, precision: str, version: str) -> str | None:
@@ -176,11 +175,13 @@ def _point_latest(name: str, version: str, *, replace: bool) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file so that it is whole at every moment, and readable for other users, as the models are."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
-        file.write(text)
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
+    """Write a file that other users can read, as they can the models."""
+
+    def fill(file: Path) -> None:
+        file.write_text(text, encoding="utf-8")
+        file.chmod(0o644)
+
+    atomic.write(path, fill)
 
 
 def models() -> Path:

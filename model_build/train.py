@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from classifier.labels import Labels
-from model_build import datasets, weights
+from model_build import datasets
+from model_build.initial import initial
 from model_build.label_text import LabelsError
-from model_build.labels import read_labels
 from model_build.listing import FolderError
-from model_build.network import resnet18
-from model_build.preprocessing import Given, default_resize, resolve
 from model_build.training import HEAD_LR, SCRATCH_LR, TUNING_LR, Recipe, Training, TrainingError
-from model_build.weights import Checkpoint, WeightsError
+from model_build.weights import WeightsError
 
-SUFFIX, NAMED = ".safetensors", 20
+SUFFIX = ".safetensors"
 SIDE = click.IntRange(8, 1024)
-INITS = ("auto", "imagenet", "demo")
 
 
 @dataclass(frozen=True)
@@ -134,7 +130,7 @@ def train(**given: Any) -> None:
 def _run(options: Options, console: Console) -> None:
     out, device, share = _out(options), _device(options.device), datasets.share(options.validation)
     folder, others = datasets.find(options.source, options.validation, options.chosen)
-    start = _start(options, folder.classes)
+    start = initial(options, folder.classes)
     if options.threads:
         torch.set_num_threads(options.threads)
     with _alone(out), ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -184,49 +180,6 @@ def _epochs(training: Training, console: Console) -> None:
     for number, (loss, top1, seconds) in enumerate(training.history, 1):
         table.add_row(str(number), f"{loss:.3f}", _percent(top1), f"{seconds:.1f}")
     console.print(table)
-
-
-def _start(options: Options, classes: tuple[str, ...]) -> Checkpoint:
-    """What training starts from, its head, labels and sizes already those of the checkpoint to come."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.seed)
-        fresh = resnet18(len(classes)).state_dict()
-    checkpoint = Checkpoint(fresh, "none", Labels(classes), digest="", **resolve(Given(), Given()))
-    if options.init not in (*INITS, "none") and not Path(options.init).is_file():
-        raise click.UsageError(f"--init {options.init!r} is not a file, nor one of {', '.join(INITS)}, none")
-    if options.key is not None and options.init in (*INITS, "none"):
-        raise click.UsageError(f"--key {options.key!r} chooses in a file of weights; --init {options.init} is none")
-    if options.init != "none":
-        try:
-            checkpoint = weights.find("imagenet" if options.init == "auto" else options.init, key=options.key)
-        except WeightsError as error:
-            if options.init != "auto":
-                raise
-            click.echo(f"{error}\n\nTraining starts from scratch instead, which takes many more images.", err=True)
-    if options.frozen and checkpoint.origin == "none":
-        raise click.UsageError(f"--frozen needs weights to start from, and --init {options.init} gave none")
-    labels = checkpoint.labels if checkpoint.labels.en == classes else Labels(classes)
-    if options.labels:
-        labels = read_labels(options.labels, len(classes), known=classes, notice=click.echo)
-    if len(labels.en) != len(classes):
-        raise click.UsageError(
-            f"--labels {str(options.labels)!r} holds {len(labels.en)} names, but DIR has {len(classes)} class folders: "
-            f"{', '.join(classes[:NAMED])}{', …' if len(classes) > NAMED else ''}"
-        )
-    prepared = checkpoint.preprocessing
-    size = options.size or prepared.size
-    if size != prepared.size:  # a checkpoint's enlargement and crop belong to its own size
-        prepared = replace(prepared, size=size, resize=size if prepared.squash else default_resize(size))
-        checkpoint = replace(checkpoint, upsample=None)
-    resize, upsample = options.resize or prepared.resize, options.upsample or checkpoint.upsample
-    for option, value in (("--resize", resize), ("--upsample", upsample)):
-        if value is not None and value < size:
-            raise click.UsageError(f"{option} {value} is smaller than the network's input of {size} pixels (--size)")
-    same = checkpoint.labels.en in (labels.en, classes)
-    state = fresh | {name: value for name, value in checkpoint.state.items() if same or not name.startswith("fc.")}
-    upsample = None if upsample == size else upsample
-    prepared = replace(prepared, resize=resize)
-    return replace(checkpoint, state=state, labels=labels, preprocessing=prepared, upsample=upsample)
 
 
 def _out(options: Options) -> Path:

@@ -15,9 +15,11 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
+from model_build import atomic
+from model_build.augmentation import augment
 from model_build.errors import first_line
 from model_build.network import Contract, from_state
-from runners import backends
+from runners import devices
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,7 +100,7 @@ class Training:
             loss = self.epoch(tick)
             top1 = self.top1()
         except Exception as error:  # of torch, whose errors of memory have no common base
-            if not isinstance(backends.failure(error), backends.OutOfMemory):
+            if not isinstance(devices.failure(error), devices.OutOfMemory):
                 raise
             size = self.recipe.batch_size
             raise TrainingError(
@@ -152,7 +154,7 @@ class Training:
             "DIR of": f"{len(images.labels)} images, {images.digest[:12]}",
             "--init": f"{start.origin} {start.digest[:12]}",
             "--validation": recipe.validation if others is images else others.digest[:12],
-            "--labels": ", ".join(start.labels.en + (start.labels.zh or ())),
+            "--labels": ", ".join(name for names in start.labels.told().values() for name in names or ()),
             "--lr": f"{self.peak:g}",
             **{("--" if name in ("size", "resize") else "--init with ") + name: str(value) for name, value in told},
             "--upsample": str(start.upsample),
@@ -208,7 +210,7 @@ class Training:
         if finite and rounded is not None and top1 is not None and rounded >= top1:
             state, top1, precision = half, rounded, "float16"
         origin = "scratch" if start.origin == "none" else start.origin
-        names = {"en": start.labels.en} | ({"zh": start.labels.zh} if start.labels.zh else {})
+        names = {code: listed for code, listed in start.labels.told().items() if listed}
         metadata = {
             "labels": json.dumps(names, ensure_ascii=False),
             "input_size": str(start.preprocessing.size),
@@ -238,30 +240,6 @@ def one_cycle(done: float) -> float:
     return done / WARM_UP if done < WARM_UP else (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) / 2
 
 
-def augment(pixels: torch.Tensor, size: int, flip: bool, rng: torch.Generator) -> torch.Tensor:
-    """Random views uint8[N, S, S, 3], S = ``size``, of squares uint8[N, R, R, 3]; every draw is from ``rng``.
-
-    The zoom varies about the one of evaluation, so that things do not look larger in training than in use.
-    """
-    count, side = pixels.shape[:2]
-
-    def draw(low: float, high: float) -> torch.Tensor:
-        return torch.empty(count, 2).uniform_(low, high, generator=rng)
-
-    # In the coordinates of grid_sample the square reaches from -1 to 1; beyond, it is mirrored.
-    extent = size / side * draw(0.75, 1.2)[:, :1] * draw(0.94, 1.06)
-    shift = draw(-1, 1) * (1 - extent).clamp(min=0.125)
-    mirrored = draw(0, 1)[:, 0] < (0.5 if flip else 0.0)
-    theta = torch.zeros(count, 2, 3)
-    theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = extent[:, 0].where(~mirrored, -extent[:, 0]), extent[:, 1], shift
-    gain = draw(0.8, 1.2)[:, 0].reshape(-1, 1, 1, 1).to(pixels.device)
-    grid = functional.affine_grid(theta.to(pixels.device), [count, 3, size, size], align_corners=False)
-    view = functional.grid_sample(
-        pixels.permute(0, 3, 1, 2).float(), grid, padding_mode="reflection", align_corners=False
-    )
-    return (view * gain).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-
-
 def _bfloat16_is_fit(device: torch.device, side: int) -> bool:
     """Whether bfloat16 is quicker on ``device`` and right for a network input of ``side`` pixels."""
     if device.type == "cuda":
@@ -273,13 +251,10 @@ def _bfloat16_is_fit(device: torch.device, side: int) -> bool:
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file so that ``path`` is at every moment either the old one or the new one, whole."""
-    temporary = path.with_name(path.name + ".tmp")
+    """Write ``path``, which no other training does meanwhile. Raises TrainingError."""
     try:
-        write(temporary)
-        temporary.replace(path)
+        atomic.write(path, write, alone=True)
     except Exception as error:  # torch and safetensors raise their own for a full disk, without a common base
-        temporary.unlink(missing_ok=True)
         raise TrainingError(
             f"{str(path)!r} can't be written: {first_line(error)}; what was kept of the training is whole"
         ) from None

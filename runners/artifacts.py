@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classifier import manifest as manifests
-from runners.backends import cpu_features
+from classifier import runtimes
+from runners.devices import cpu_features
 
 if TYPE_CHECKING:
     from classifier.manifest import Manifest
@@ -86,7 +87,7 @@ def newest_build(runtime: str, carried: set[str] | None = None) -> dict[str, str
     import bentoml
 
     stored: list[Any] = []
-    for precision in manifests.PRECISIONS:
+    for precision in runtimes.PRECISIONS:
         try:
             stored += bentoml.models.list(store_name(runtime, precision))
         except bentoml.exceptions.NotFound:
@@ -112,9 +113,4 @@ def _build(model: Any) -> str:
 def _preferred(settings: Settings, device: str) -> tuple[str, ...]:
     if settings.precision != "auto":
         return (settings.precision,)
-    if device != "cpu":
-        return ("fp16", "fp32")
-    features = cpu_features()
-    if settings.runtime == "torchscript":
-        return ("bf16", "fp32") if "bf16" in features else ("fp32",)
-    return ("int8", "fp32") if "int8" in features else ("fp32", "int8")
+    return runtimes.find(settings.runtime).preferred(device, cpu_features())

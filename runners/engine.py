@@ -16,6 +16,7 @@ from runners import artifacts, backends
 from runners.batching import Batcher
 from runners.budget import budget_s
 from runners.cost_model import CostModel
+from runners.devices import DeviceError, failure
 from runners.executors import ExecutorPool
 from runners.results import ImageResult
 
@@ -34,7 +35,7 @@ class SloError(Exception):
 
 
 # The errors for which a worker can't serve; they are told in one sentence, without a traceback.
-START_ERRORS = (artifacts.ArtifactError, backends.DeviceError, SloError)
+START_ERRORS = (artifacts.ArtifactError, DeviceError, SloError)
 
 
 class Engine:
@@ -56,7 +57,7 @@ class Engine:
         try:
             probabilities = self.backend.infer(pixels)
         except Exception as error:
-            raise backends.failure(error) from error
+            raise failure(error) from error
         expected = (len(pixels), len(self.artifact.manifest.labels))
         if probabilities.shape != expected:
             raise RuntimeError(f"the backend gave {probabilities.shape} probabilities, expected {expected}")

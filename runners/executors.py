@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from classifier.errors import ClassifierError
-from runners import backends, health
+from runners import health
 from runners.admission import overloaded
 from runners.batching import Job
+from runners.devices import DeviceLost, OutOfMemory
 from runners.results import ImageResult
 
 if TYPE_CHECKING:
@@ -200,10 +201,10 @@ class ExecutorPool:
         try:
             results = self._checked(payloads)
         except Exception as error:
-            if len(payloads) == 1 or isinstance(error, backends.DeviceLost):
+            if len(payloads) == 1 or isinstance(error, DeviceLost):
                 return [self._failed(error)] * len(payloads), False
             half = (len(payloads) + 1) // 2
-            if isinstance(error, backends.OutOfMemory):
+            if isinstance(error, OutOfMemory):
                 logger.warning("batches have at most %d images from now on: %s", half, error)
                 with self._changed:
                     self.batcher.cap_batches(half)

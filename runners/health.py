@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from classifier.errors import ClassifierError
-from runners import backends
+from runners import devices
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ class DeviceHealth:
     def failed(self, error: Exception) -> Exception:
         """The error for an image that failed by itself with ``error``: 503 where the device is at fault."""
         self._failures += 1
-        lost = isinstance(error, backends.OutOfMemory | backends.DeviceLost)
+        lost = isinstance(error, devices.OutOfMemory | devices.DeviceLost)
         if not lost and self._failures < FAILURES:
             return error
         if self._failing_since is None:

@@ -9,15 +9,16 @@ from typing import Any
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from classifier import pixels
+from classifier import formats
 from classifier.errors import ClassifierError
 from serving.parameters import NAMES
+from serving.schema import UPLOADS
 
 # python_multipart logs each body that it can't parse: strangers could fill the log.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 # The field that holds the files of a request, and the route that takes it.
-ENDPOINTS = {"image": "/classify", "images": "/classify_batch"}
+ENDPOINTS = {upload.field: path for path, upload in UPLOADS.items()}
 MAX_FIELD_BYTES = 1024
 # Bytes of a file that tell whether it is text.
 _HEAD = 100
@@ -183,7 +184,7 @@ class _Parts:
             what = f"field {self._field!r} is of {there}"
         else:
             what = f"there is no field {self._field[:100]!r}"
-        files = "one file" if self._name == "image" else "any number of files"
+        files = "any number of files" if UPLOADS[here].many else "one file"
         names = " and ".join(map(repr, NAMES))
         return ClassifierError(
             "invalid_parameter",
@@ -218,7 +219,7 @@ class _Parts:
 
 def text_of(content: bytes) -> str | None:
     """The beginning of ``content`` if it is text, as empty content is; else None."""
-    if pixels.sniff(content) is not None:
+    if formats.sniff(content) is not None:
         return None
     text = content[:_HEAD].decode("utf-8", "replace")
     if len(content) > _HEAD:

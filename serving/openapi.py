@@ -13,15 +13,22 @@ from pydantic.json_schema import models_json_schema
 
 from classifier.errors import STATUS
 from classifier.settings import listed
-from serving import multipart, schema
+from serving import schema
 from serving.access import OpenPaths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pydantic import BaseModel
+
     from classifier.settings import Settings
 
-_MODELS = (schema.ClassifyOutput, schema.ClassifyBatchOutput, schema.ModelOutput, schema.LabelsOutput, schema.Error)
+_MODELS: tuple[type[BaseModel], ...] = (
+    *(upload.output for upload in schema.UPLOADS.values()),
+    schema.ModelOutput,
+    schema.LabelsOutput,
+    schema.Error,
+)
 _IMAGES, _MODEL, _OPERATION = "Images", "Model", "Operation"
 # A request that is malformed, slow or has too large a head, a service that ends or does not answer, a bug.
 _ALWAYS = {400, 408, 431, 500, 503, 504}
@@ -53,8 +60,7 @@ def document(settings: Settings, classes: int, keyed: bool) -> OpenAPISpecificat
         "description": f"predictions an image, else {default}",
     }
     operations = [
-        _upload(settings, "image", top_k),
-        _upload(settings, "images", top_k),
+        *(_upload(settings, path, upload, top_k) for path, upload in schema.UPLOADS.items()),
         _get("/model", _MODEL, "What is served, where, and how accurate it was found to be.", "ModelOutput"),
         _get("/labels", _MODEL, "The names of all classes, in class order.", "LabelsOutput"),
         _get("/livez", _OPERATION, "The process answers."),
@@ -90,22 +96,22 @@ def document(settings: Settings, classes: int, keyed: bool) -> OpenAPISpecificat
     )
 
 
-def _upload(settings: Settings, field: str, top_k: dict[str, Any]) -> tuple[str, str, dict[str, Any], set[int]]:
-    one, path = field == "image", multipart.ENDPOINTS[field]
-    files = _BINARY if one else {"type": "array", "items": _BINARY, "minItems": 1, "maxItems": settings.max_images}
+def _upload(
+    settings: Settings, path: str, upload: schema.Upload, top_k: dict[str, Any]
+) -> tuple[str, str, dict[str, Any], set[int]]:
+    several = {"type": "array", "items": _BINARY, "minItems": 1, "maxItems": settings.max_images}
     form = {
         "type": "object",
-        "properties": {field: files, "top_k": top_k},
-        "required": [field],
+        "properties": {upload.field: several if upload.many else _BINARY, "top_k": top_k},
+        "required": [upload.field],
         "additionalProperties": False,
     }
-    encoding = {field: {"contentType": "image/*"}}
+    encoding = {upload.field: {"contentType": "image/*"}}
     allowed = {"type": "integer", "minimum": 1, "maximum": settings.timeout_ms}
-    what = "The most probable classes of one image." if one else "The most probable classes of each of several images."
     operation = {
         "operationId": path[1:],
         "tags": [_IMAGES],
-        "summary": what,
+        "summary": upload.summary,
         "description": "The body is a form, or one image itself, whose bytes tell its format. `top_k` comes in the "
         "query or in the form; two different values are refused.",
         "parameters": [
@@ -126,7 +132,7 @@ def _upload(settings: Settings, field: str, top_k: dict[str, Any]) -> tuple[str,
                 "application/octet-stream": {"schema": _BINARY},
             },
         },
-        "responses": _answer("ClassifyOutput" if one else "ClassifyBatchOutput", "Server-Timing"),
+        "responses": _answer(upload.output.__name__, "Server-Timing"),
     }
     return path, "post", operation, _ALWAYS | _WITH_BODY
 

@@ -20,15 +20,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from classifier.languages import DEFAULT, LANGUAGES
+from classifier.runtimes import RUNTIMES
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 FOLDER = Path(__file__).resolve().parents[1] / "web"
-# The languages of web/strings.*.js, the default first, and how HTML names them.
-LANGUAGES = {"en": "en", "zh": "zh-Hans"}
 
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
 _STYLESHEET = '<link rel="stylesheet" href="web/page.css">'
+# What web/index.html holds in the place of the tables of languages and runtimes.
+_LANGUAGES = "<!-- a button for each language -->"
+_RUNTIMES = "{runtimes}"
 _FOR_GOOD = "public, max-age=31536000, immutable"
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -53,7 +57,7 @@ def files() -> dict[str, ASGIApp]:
     version = hashlib.sha256(b"".join(name.encode() + body for name, body in bodies.items())).hexdigest()[:16]
     style = bodies.pop("page.css").decode()
     document = (FOLDER / "index.html").read_text(encoding="utf-8").replace(_STYLESHEET, f"<style>{style}</style>")
-    document = document.replace('="web/', f'="web/{version}/')
+    document = fill(document).replace('="web/', f'="web/{version}/')
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; script-src 'self'; style-src 'sha256-{digest}'; img-src 'self' blob:; "
@@ -61,17 +65,16 @@ def files() -> dict[str, ASGIApp]:
         "require-trusted-types-for 'script'; trusted-types 'none'"
     )
     pages = {}
-    for language, tag in LANGUAGES.items():
-        localised = localise(document, strings(language), tag)
+    for code, language in LANGUAGES.items():
+        localised = localise(document, strings(code), language.tag)
         headers = {
             "Cache-Control": "no-cache",
             "Vary": "Accept-Language, Cookie",
-            "Content-Language": tag,
+            "Content-Language": language.tag,
             "Content-Security-Policy": policy,
         }
-        pages[language] = _File(
-            localised.replace("/strings.en.js", f"/strings.{language}.js").encode(), "text/html", headers
-        )
+        localised = localised.replace(f"/strings.{DEFAULT}.js", f"/strings.{code}.js")
+        pages[code] = _File(localised.encode(), "text/html", headers)
 
     async def index(scope: Scope, receive: Receive, send: Send) -> None:
         await pages[chosen_language(Request(scope))](scope, receive, send)
@@ -94,11 +97,21 @@ def swagger(view: Callable[[Request], Awaitable[Response]]) -> Route:
     return Route("/docs", docs)
 
 
-def strings(language: str) -> dict[str, str]:
-    """The page's words in ``language``: a JavaScript module whose default export is a JSON object."""
-    text = (FOLDER / f"strings.{language}.js").read_text(encoding="utf-8")
+def strings(code: str) -> dict[str, str]:
+    """The page's words in the language ``code``: a JavaScript module whose default export is a JSON object."""
+    text = (FOLDER / f"strings.{code}.js").read_text(encoding="utf-8")
     words: dict[str, str] = json.loads(text.removeprefix("export default").rstrip().removesuffix(";"))
     return words
+
+
+def fill(document: str) -> str:
+    """``document`` with a button for each language, by which web/language.js knows them, and the runtimes' titles."""
+    buttons = [
+        f'<button type="button" data-language="{each.code}" lang="{each.tag}">{html.escape(each.name)}</button>'
+        for each in LANGUAGES.values()
+    ]
+    titles = json.dumps({name: runtime.title for name, runtime in RUNTIMES.items()})
+    return document.replace(_LANGUAGES, "\n      ".join(buttons)).replace(_RUNTIMES, html.escape(titles))
 
 
 def localise(document: str, words: dict[str, str], tag: str) -> str:
@@ -111,7 +124,7 @@ def localise(document: str, words: dict[str, str], tag: str) -> str:
     def attribute(match: re.Match[str]) -> str:
         return f'{match[0]} {match[1]}="{html.escape(words[match[2]])}"'
 
-    document = document.replace('<html lang="en">', f'<html lang="{tag}">')
+    document = document.replace(f'<html lang="{LANGUAGES[DEFAULT].tag}">', f'<html lang="{tag}">')
     document = re.sub(r'data-t-([a-z-]+)="(\w+)"', attribute, document)
     return re.sub(r'data-t="(\w+)"[^>]*>', lambda match: match[0] + html.escape(words[match[1]], quote=False), document)
 
@@ -129,7 +142,7 @@ def chosen_language(request: Request) -> str:
             continue
     # A stable sort: of equally wanted ones the first.
     ordered = [language for _, language in sorted(wanted, key=lambda pair: pair[0]) if language in LANGUAGES]
-    return (ordered or list(LANGUAGES))[0]
+    return ordered[0] if ordered else DEFAULT
 
 
 class _File:

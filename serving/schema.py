@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import bentoml
 from _bentoml_sdk.validators import ContentType
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
+
+from classifier.languages import DEFAULT, LANGUAGES, TRANSLATIONS
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -50,13 +53,18 @@ class ClassifyBatchInput(_Unparsed):
     top_k: int = Field(TOP_K, ge=1, description="predictions to give for each image")
 
 
-class Prediction(BaseModel):
-    """A class and how probable it is."""
-
-    class_id: int
-    label: str
-    label_zh: str | None = Field(None, description="in Chinese, where it is known")
-    probability: float
+_LABELS: dict[str, Any] = {
+    f"label_{each.code}": (str | None, Field(None, description=f"in {each.english}, where it is known"))
+    for each in TRANSLATIONS
+}
+Prediction = create_model(
+    "Prediction",
+    __doc__="A class and how probable it is.",
+    class_id=(int, ...),
+    label=(str, ...),
+    **_LABELS,
+    probability=(float, ...),
+)
 
 
 class Model(BaseModel):
@@ -115,6 +123,28 @@ class ClassifyBatchOutput(BaseModel):
     timing_ms: Timings
 
 
+@dataclass(frozen=True)
+class Upload:
+    """A route to which images are sent.
+
+    ``field``: of a form, which no other route's has; it holds the image, or with ``many`` any number of images.
+    """
+
+    field: str
+    many: bool
+    summary: str
+    output: type[BaseModel]
+
+
+# Of service.py's routes those that take images, by path.
+UPLOADS = {
+    "/classify": Upload("image", False, "The most probable classes of one image.", ClassifyOutput),
+    "/classify_batch": Upload(
+        "images", True, "The most probable classes of each of several images.", ClassifyBatchOutput
+    ),
+}
+
+
 class Weights(BaseModel):
     """Where the weights come from."""
 
@@ -142,8 +172,7 @@ class ModelOutput(BaseModel):
     export: dict[str, Any]
 
 
-class LabelsOutput(BaseModel):
-    """The names of all classes in their order, in English, and in Chinese where they are known, else null."""
-
-    en: list[str]
-    zh: list[str] | None
+_NAMES: dict[str, Any] = {code: (list[str] if code == DEFAULT else list[str] | None, ...) for code in LANGUAGES}
+LabelsOutput = create_model(
+    "LabelsOutput", __doc__="The names of all classes in their order: null where a language's are not known.", **_NAMES
+)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from python_multipart.multipart import parse_options_header
 
-from classifier import pixels
+from classifier import formats
 from classifier.errors import ClassifierError
 from serving.multipart import Form, text_of
 
@@ -128,7 +128,7 @@ def _check_length(request: Request, limit: int) -> None:
 
 def _check_raw(data: bytes, media_type: str, name: str) -> None:
     """Raise ClassifierError for a body that belies its Content-Type, or that has none and is no image."""
-    untold, kind = media_type in UNTOLD, pixels.sniff(data)
+    untold, kind = media_type in UNTOLD, formats.sniff(data)
     if kind is not None:
         if untold and kind == "JPEG" and b"\0" not in data:  # each has one in the length of its frame header
             raise ClassifierError(
@@ -152,7 +152,7 @@ def _check_raw(data: bytes, media_type: str, name: str) -> None:
             "unsupported_media_type",
             f"the body begins with {shown!r} and is no image that this service reads; URLs and paths are "
             f"never fetched: send the image itself, as by {how}",
-            allowed=list(pixels.FORMATS),
+            allowed=list(formats.FORMATS),
         )
 
 

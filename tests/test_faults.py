@@ -329,9 +329,9 @@ def test_a_full_disk_does_not_stop_serving(
 
 FAULTY = """
 import os, pathlib, time
-from runners import backends
+from runners import onnx
 
-infer = backends.OnnxBackend.infer
+infer = onnx.Backend.infer
 
 def faulty(self, pixels):
     time.sleep(0.03)  # what a batch costs besides its images, so that batches form as on a GPU
@@ -342,7 +342,7 @@ def faulty(self, pixels):
         raise RuntimeError("CUDA failure 999: unknown error ; GPU=0")
     return infer(self, pixels)
 
-backends.OnnxBackend.infer = faulty
+onnx.Backend.infer = faulty
 """
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from classifier import pixels
 from classifier.errors import ClassifierError
+from classifier.formats import FORMATS
 from classifier.preprocessing import Preprocessing
 from tests import hostile
 from tests.conftest import ROOT, environment
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.filterwarnings("ignore:IM image format is deprecated:DeprecationWarning")
 # Plugins that Pillow registers, and what they would read: everything but FORMATS.
 Image.init()
-FOREIGN = sorted({*Image.OPEN, *Image.SAVE} - {*pixels.FORMATS, "MPO"})
+FOREIGN = sorted({*Image.OPEN, *Image.SAVE} - {*FORMATS, "MPO"})
 # The first bytes of formats that Pillow reads and can't write.
 HEADS = {
     "BUFR": b"BUFR\0\0\0\0",
@@ -108,7 +109,7 @@ def test_only_the_plugins_of_what_is_read_are_imported() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment(), input=images, capture_output=True)
     assert done.stderr == b""
     # MPO is found by the JPEG plugin, DIB is what a BMP is inside.
-    assert set(done.stdout.decode().split()) == {*pixels.FORMATS, "DIB", "PPM"}
+    assert set(done.stdout.decode().split()) == {*FORMATS, "DIB", "PPM"}
 
 
 def test_pillow_s_warnings_reach_neither_log_nor_memory() -> None:

@@ -18,7 +18,11 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "runners": ("classifier", "runners"),
     "serving": ("classifier", "runners", "serving"),
     "service": ("classifier", "runners", "serving"),
-    "model_build": ("classifier", "runners.backends", "runners.artifacts", "runners.telemetry", "model_build"),
+    "model_build": (
+        *("classifier", "model_build", "runners.artifacts", "runners.backends", "runners.devices", "runners.telemetry"),
+        # What the runtime's module says of its warnings.
+        "runners.torchscript",
+    ),
     # It knows a URL, not what serves it.
     "loadtests": ("loadtests",),
     # It knows a rate and what a pod holds, not what answers.

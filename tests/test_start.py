@@ -39,9 +39,9 @@ def refusal(home: Path, **settings: str) -> tuple[int, str]:
     ids=lambda value: "-".join(value.values()) if isinstance(value, dict) else "",
 )
 def test_a_setting_that_cannot_be_honoured(store: Path, settings: dict[str, str], told: str) -> None:
-    from runners.backends import _gpus
+    from runners import devices
 
-    if settings.get("device") == "cuda" and _gpus():
+    if settings.get("device") == "cuda" and devices.gpus():
         pytest.skip("there is a GPU here")
     status, output = refusal(store, **settings)
     assert status == 1

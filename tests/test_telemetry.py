@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from deploy.variants import VARIANTS
 from runners import telemetry
 from tests.conftest import ROOT, debian, eventually, free_port
 
@@ -168,7 +169,7 @@ def test_bentoml_forgets_what_it_had_looked_up(monkeypatch: pytest.MonkeyPatch) 
 
 def test_whatever_ships_says_it_too() -> None:
     """Images and bentos tell processes that are not ours, such as a shell's in the container."""
-    shipped = ["Makefile", "bentofile.yaml", "deploy/bento/gpu.yaml", "deploy/bento/torchscript.yaml"]
+    shipped = ["Makefile", *dict.fromkeys(variant.bentofile for variant in VARIANTS.values())]
     for name in [*shipped, "deploy/image/Containerfile"]:
         text = (ROOT / name).read_text()
         for variable, value in telemetry.OFF.items():

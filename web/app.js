@@ -18,6 +18,8 @@ const LOOK_AGAIN_MS = 2_000;
 const ASK_AGAIN_S = 5;
 // The service, or what is behind it: a balancer answers for a service that is away.
 const AWAY = ["unreachable", "unavailable"];
+// The runtimes' titles by name, which the service writes into the page.
+const RUNTIMES = JSON.parse(byId("model").dataset.runtimes);
 
 const cards = new Set();
 const queue = [];
@@ -76,8 +78,8 @@ function renderModel() {
   byId("model").textContent = model ? modelLine() : t("model_unknown");
   byId("demo").hidden = !labels;
   if (labels) {
-    const listed = (labels[words.language] ?? labels.en).join(t("list_separator"));
-    byId("demo-classes").textContent = t("demo_classes", { count: labels.en.length, names: listed });
+    const names = labels[words.language] ?? labels[words.fallback];
+    byId("demo-classes").textContent = t("demo_classes", { count: names.length, names: names.join(t("list_separator")) });
   }
   const classes = model ? words.number(model.classes) : "…";
   byId("rule").textContent = t("rule", { low: words.percent(LOW), margin: words.number(100 * MARGIN), classes });
@@ -89,7 +91,7 @@ function modelLine() {
   return t("model", {
     weights: known ? t(`weights_${weights.origin}`) : t("weights_other", { origin: weights.origin }),
     precision,
-    runtime: { onnx: "ONNX Runtime", torchscript: "TorchScript" }[runtime],
+    runtime: RUNTIMES[runtime] ?? runtime,
     device: runner.device.toUpperCase(),
     classes: words.number(classes),
   });

@@ -1,5 +1,5 @@
 // One image on the page: its thumbnail, how far it is, and what came of it.
-import { bytes, errorTitle, localise, milliseconds, names, otherTag, percent, probability, t } from "./language.js";
+import { bytes, errorTitle, localise, milliseconds, names, percent, probability, t } from "./language.js";
 import { verdict } from "./verdict.js";
 
 const template = document.getElementById("card");
@@ -62,13 +62,13 @@ export class Card {
     if (this.state === "failed") return t("said_failed", { name, problem: errorTitle(this.problem.code) });
     const [first] = this.reply.predictions;
     const said = verdict(this.reply.predictions) === "sure" ? "said_sure" : "said_unsure";
-    return t(said, { name, label: names(first)[0], share: probability(first.probability) });
+    return t(said, { name, label: names(first)[0].text, share: probability(first.probability) });
   }
 
   #renderAnswer(topK) {
     const { predictions, timing_ms: timing } = this.reply;
     const [first, second] = predictions;
-    const [label, other] = names(first);
+    const [{ text: label }, other] = names(first);
     const judged = verdict(predictions);
 
     const title = this.find(".answer h3");
@@ -80,7 +80,7 @@ export class Card {
       note.textContent = t(`verdict_${judged}`, {
         first: label,
         share: probability(first.probability),
-        second: second && names(second)[0],
+        second: second && names(second)[0].text,
         share_second: second && probability(second.probability),
       });
     }
@@ -105,16 +105,16 @@ export class Card {
   }
 }
 
-/** A name in the language that is not the page's. */
-function small(text) {
+/** A name in a language that is not the page's. */
+function small({ text, tag }) {
   const element = document.createElement("small");
-  element.lang = otherTag();
+  element.lang = tag;
   element.textContent = text;
   return element;
 }
 
 function bar(prediction) {
-  const [label, other] = names(prediction);
+  const [{ text: label }, other] = names(prediction);
   const row = document.createElement("li");
   const name = document.createElement("span");
   name.append(label);

@@ -1,11 +1,16 @@
 // Words in the chosen language.  The service chooses it when it sends the page: the cookie, else the browser's
 // languages; so the first paint is right, and only a switch changes anything here.
-const TAGS = { en: "en", zh: "zh-Hans" };
 const root = document.documentElement;
+// How HTML names each language, by its code: the service writes a button for each, the default's first.
+const buttons = [...document.querySelectorAll("[data-language]")];
+const TAGS = Object.fromEntries(buttons.map(({ dataset, lang }) => [dataset.language, lang]));
+const CODES = Object.keys(TAGS);
+/** The language that everything has a name in. */
+export const fallback = CODES[0];
 
 const load = async (chosen) => (await import(`./strings.${chosen}.js`)).default;
 
-export let language = root.lang === TAGS.zh ? "zh" : "en";
+export let language = CODES.find((code) => TAGS[code] === root.lang) ?? fallback;
 let strings = await load(language);
 
 /** The string `key`, its {names} filled from `values`. */
@@ -58,11 +63,9 @@ export const milliseconds = (value) => `${number(value, value < 10 ? 1 : 0)} ms`
 export const bytes = (count) =>
   count < 1e6 ? `${number(Math.max(1, count / 1e3))} KB` : `${number(count / 1e6, 1)} MB`;
 
-/** The names of a prediction: the chosen language's first; the second is null where there is only one. */
-export function names({ label, label_zh: zh }) {
-  if (!zh) return [label, null];
-  return language === "zh" ? [zh, label] : [label, zh];
+/** A prediction's names as { text, tag }: in the chosen language where there is one, then in the others. */
+export function names(prediction) {
+  return [language, ...CODES.filter((code) => code !== language)]
+    .map((code) => ({ text: prediction[code === fallback ? "label" : `label_${code}`], tag: TAGS[code] }))
+    .filter(({ text }) => text);
 }
-
-/** The tag of the language that the page is not in. */
-export const otherTag = () => TAGS[language === "zh" ? "en" : "zh"];

@@ -14,11 +14,12 @@ import sys
 import tarfile
 import tempfile
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from platform import machine
 
 import click
+
+from deploy.variants import VARIANTS, Variant
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -31,25 +32,6 @@ DEBIAN = "resnet18-base:bookworm"
 # Podman asks for a million files and all processes, which a sandboxed host refuses.
 LIMITS = ("--ulimit=nofile=16384:16384", "--ulimit=nproc=4096:4096")
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One kind of image: the bento's build file, its lock, and what the image's environment says."""
-
-    bentofile: str
-    lock: str
-    runtime: str = "onnx"
-    device: str = "cpu"
-    platform: str | None = None
-
-
-VARIANTS = {
-    "cpu": Variant("bentofile.yaml", "runtime"),
-    "edge": Variant("bentofile.yaml", "runtime", platform="linux/arm64"),
-    "gpu": Variant("deploy/bento/gpu.yaml", "gpu", device="cuda"),
-    "torchscript": Variant("deploy/bento/torchscript.yaml", "torchscript", runtime="torchscript"),
-}
 
 
 class ImageError(click.ClickException):
@@ -85,8 +67,11 @@ def build_bento(variant: Variant) -> str:
     return built.stdout.rpartition("__tag__:")[2].strip()
 
 
-def write_context(tag: str, variant: Variant, torch_index: str, folder: Path) -> None:
-    """The build's context in ``folder``: the exported bento and its lock, readable by everyone."""
+def write_context(tag: str, variant: Variant, index: str, folder: Path) -> None:
+    """The build's context in ``folder``: the exported bento and its lock, readable by everyone.
+
+    ``index``: of what the lock leaves out; a folder's wheels are copied.
+    """
     import bentoml
 
     archive = folder / "bento.tar"
@@ -97,10 +82,11 @@ def write_context(tag: str, variant: Variant, torch_index: str, folder: Path) ->
     requirements = folder / "requirements"
     requirements.mkdir()
     shutil.copy(folder / "bento" / "src" / "requirements" / f"{variant.lock}.lock", requirements / "runtime.lock")
-    if variant.runtime == "torchscript":
-        lines = (ROOT / "requirements" / "torchscript.txt").read_text().splitlines()
-        (requirements / "torch.txt").write_text("\n".join(line for line in lines if line.startswith("torch==")) + "\n")
-        for wheel in Path(torch_index).glob("torch-*.whl") if Path(torch_index).is_dir() else ():
+    if variant.indexed:
+        lines = (ROOT / "requirements" / f"{variant.lock}.txt").read_text().splitlines()
+        (pin,) = (line for line in lines if line.startswith(f"{variant.indexed}=="))
+        (requirements / "indexed.txt").write_text(f"{pin}\n")
+        for wheel in Path(index).glob(f"{variant.indexed}-*.whl") if Path(index).is_dir() else ():
             shutil.copy(wheel, requirements)
 
 
@@ -165,7 +151,7 @@ def _succeeds(*command: str) -> bool:
 @click.option("--variant", type=click.Choice(list(VARIANTS)), default="cpu", help="What to build; edge is linux/arm64.")
 @click.option("--base", help=f"The slim base image with Python 3.11; {BASE}, or debian: made from Debian's packages.")
 @click.option("--engine", help=f"One of {', '.join(ENGINES)}; the first that is here.")
-@click.option("--torch-index", default="", help="For torchscript: an index, or a folder, of torch's CPU wheels.")
+@click.option("--torch-index", default="", help="An index, or a folder, of torch's CPU wheels.")
 @click.option("--bento", "tag", help="Pack this bento instead of a new one.")
 @click.argument("options", nargs=-1)
 def main(
@@ -175,9 +161,9 @@ def main(
     import bentoml
 
     chosen = VARIANTS[variant]
-    if chosen.runtime == "torchscript" and not torch_index:
+    if chosen.indexed and not torch_index:
         raise ImageError(
-            "VARIANT=torchscript needs TORCH_INDEX=..., an index or a folder of torch's CPU wheels: "
+            f"VARIANT={variant} needs TORCH_INDEX=..., an index or a folder of {chosen.indexed}'s CPU wheels: "
             "the torch of the default index brings gigabytes of CUDA"
         )
     engine = find_engine(engine)

@@ -12,6 +12,7 @@ from classifier import manifest as manifests
 from classifier.labels import Labels
 from classifier.manifest import FILE_NAME, SCHEMA, Manifest, ManifestError
 from classifier.preprocessing import Preprocessing
+from classifier.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,6 +119,12 @@ def test_missing_field(folder: Path, field: str) -> None:
 def test_wrong_field(folder: Path, fields: dict[str, Any]) -> None:
     change(folder, **fields)
     with pytest.raises(ManifestError, match=r"manifest\.json"):
+        manifests.load(folder)
+
+
+def test_unknown_runtime(folder: Path) -> None:
+    change(folder, runtime="tensorrt")
+    with pytest.raises(ManifestError, match=rf"manifest\.json has runtime 'tensorrt'; .* has {', '.join(RUNTIMES)}$"):
         manifests.load(folder)
 
 

@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pydantic
 import pytest
 
+from classifier.runtimes import RUNTIMES
 from classifier.settings import PREFIX, Settings, SettingsError, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+# As pydantic lists what is allowed.
+RUNTIMES_LISTED = " or ".join(", ".join(map(repr, RUNTIMES)).rsplit(", ", 1))
 
 
 @pytest.fixture(autouse=True)
@@ -83,8 +88,8 @@ def test_good_values(loaded: Callable[..., Settings], name: str, text: str, valu
 @pytest.mark.parametrize(
     ("name", "text", "allowed"),
     [
-        ("runtime", "tensorrt", "'onnx' or 'torchscript'"),
-        ("runtime", "", "'onnx' or 'torchscript'"),
+        ("runtime", "tensorrt", RUNTIMES_LISTED),
+        ("runtime", "", RUNTIMES_LISTED),
         ("precision", "int4", "'auto', 'fp32', 'int8', 'bf16' or 'fp16'"),
         ("device", "gpu", "auto, cpu, cuda or cuda:N"),
         ("device", "cuda:", "auto, cpu, cuda or cuda:N"),

@@ -25,7 +25,9 @@ import pytest
 import yaml
 
 from benchmarks import load
-from deploy.image.__main__ import LIMITS, VARIANTS
+from classifier.runtimes import RUNTIMES
+from deploy.image.__main__ import LIMITS
+from deploy.variants import VARIANTS
 from tests.conftest import ROOT, debian, environment, eventually, free_port
 from tests.test_service import check_error
 
@@ -38,7 +40,7 @@ pytestmark = [pytest.mark.image, pytest.mark.timeout(3600)]
 
 VARIANT = os.environ.get("VARIANT", "cpu")
 # An emulated processor takes seconds for an image, so the service would rightly refuse to start with its usual SLO.
-EMULATED = VARIANT == "edge"
+EMULATED = VARIANTS[VARIANT].platform is not None
 SLACK = 20 if EMULATED else 1
 PATIENCE = {"slo_ms": "60000", "timeout_ms": "60000"} if EMULATED else {}
 MB = 1e6
@@ -84,7 +86,7 @@ class Built:
     def build(self, *options: str, bento: str | None = None) -> tuple[str, float]:
         """`make image`: the image's name, and the seconds it took."""
         command = [sys.executable, "-m", "deploy.image", "--variant", VARIANT, "--engine", "podman"]
-        if VARIANTS[VARIANT].runtime == "torchscript":
+        if VARIANTS[VARIANT].indexed:
             index = os.environ.get("TORCH_INDEX") or os.environ.get("PIP_FIND_LINKS")
             if not index:
                 pytest.skip("TORCH_INDEX names no index or folder of torch's CPU wheels")
@@ -201,10 +203,10 @@ def test_it_holds_what_serves_and_nothing_else(image: Built) -> None:
     tools = inside(image, "for name in cc gcc g++ make git curl uv pytest; do command -v $name; done; true")
     assert tools == []
     packages = set(inside(image, "ls /venv/lib/python3.11/site-packages"))
-    runtime = "torch" if VARIANT == "torchscript" else "onnxruntime"
-    assert {"bentoml", runtime, "PIL"} <= packages
+    runtime = RUNTIMES[VARIANTS[VARIANT].runtime]
+    assert {"bentoml", runtime.package, "PIL"} <= packages
     assert not {"pip", "onnx", "pytest", "skimage", "torchvision"} & packages
-    assert ("torch" in packages) == (VARIANT == "torchscript")
+    assert ("torch" in packages) == (runtime.package == "torch")
     assert inside(image, "find /venv /bento -type d -name tests") == []
     sources = {"bentofile.yaml", "classifier", "requirements", "runners", "service.py", "serving", "web", "__pycache__"}
     assert set(inside(image, "ls /bento/src")) == sources
@@ -212,7 +214,7 @@ def test_it_holds_what_serves_and_nothing_else(image: Built) -> None:
 
 
 def test_its_own_layers_are_small(measured: dict[str, Any], image: Built) -> None:
-    assert measured["own_mb"] <= {"cpu": 300, "edge": 300, "torchscript": 1200, "gpu": 4000}[VARIANT]
+    assert measured["own_mb"] <= VARIANTS[VARIANT].own_mb
 
 
 def test_it_is_nobody_s_and_says_how_it_is(image: Built) -> None:
@@ -228,7 +230,7 @@ def test_it_is_nobody_s_and_says_how_it_is(image: Built) -> None:
 
 def test_the_same_bento_gives_the_same_layers(image: Built, measured: dict[str, Any]) -> None:
     before = image.layers()
-    if not EMULATED and VARIANT != "gpu":  # the cpu variant tells, whose Containerfile is the same
+    if not EMULATED and VARIANTS[VARIANT].device == "cpu":  # the cpu variant tells, whose Containerfile is the same
         again, _ = image.build("--no-cache", bento="resnet18:latest")
         assert again.endswith(image.name)
         assert image.layers() == before
@@ -237,7 +239,7 @@ def test_the_same_bento_gives_the_same_layers(image: Built, measured: dict[str, 
     measured["build_warm_s"] = round(warm_s, 1)
 
 
-@pytest.mark.skipif(VARIANT != "gpu", reason="only the gpu variant needs a GPU")
+@pytest.mark.skipif(VARIANTS[VARIANT].device == "cpu", reason="only the gpu variant needs a GPU")
 def test_without_a_gpu_it_refuses_to_start_and_says_why(image: Built) -> None:
     done = subprocess.run(
         ["podman", "run", "--rm", *HARDENED, image.name], capture_output=True, text=True, check=False, timeout=120

@@ -20,12 +20,13 @@ from rich.console import Console
 
 from classifier import manifest as manifests
 from classifier.preprocessing import Preprocessing
+from classifier.runtimes import RUNTIMES
 from classifier.settings import Settings
 from model_build import pipeline, scratch
 from model_build.__main__ import console, main
 from model_build.network import resnet18
 from model_build.store import register
-from runners import artifacts, backends
+from runners import artifacts, backends, devices
 from tests.model_build.checkpoints import made, saved
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class TestWords:
             (("--runtime", "onnx", "--precisions", "bf16"), "--precisions 'bf16' is not exported for onnx"),
             (("--runtime", "torchscript", "--precisions", "int8"), "'int8' is not exported for torchscript"),
             (("--precisions", ","), "--precisions names nothing to build"),
-            (("--runtime", "tflite"), "'tflite' is not one of 'onnx', 'torchscript'"),
+            (("--runtime", "tflite"), f"'tflite' is not one of {', '.join(map(repr, RUNTIMES))}"),
             (("--size", "7"), "7 is not in the range 8<=x<=1024"),
             (("--min-agreement", "1.1"), "1.1 is not in the range 0<=x<=1"),
             (("--labels", "nowhere.txt"), "'nowhere.txt' does not exist"),
@@ -280,7 +281,7 @@ class TestStore:
 
     def test_every_default_precision_is_there(self, store: Path) -> None:
         expected = {"resnet18-onnx-fp32", "resnet18-onnx-int8", "resnet18-torchscript-fp32"}
-        if "bf16" in backends.cpu_features():
+        if "bf16" in devices.cpu_features():
             expected.add("resnet18-torchscript-bf16")
         assert expected <= {tag.split(":")[0] for tag in self.built(store)}
         for tag, manifest in self.built(store).items():
@@ -349,11 +350,9 @@ def test_a_gpu_that_does_not_work_costs_its_own_artifact_only(empty_store: Path,
 
 
 def test_fp16_without_a_gpu_is_told_in_a_sentence(store: Path) -> None:
-    from runners.backends import _gpus
-
-    if _gpus():
+    if devices.gpus():
         pytest.skip("there is a GPU here")
-    for runtime in ("onnx", "torchscript"):
+    for runtime in (each.name for each in RUNTIMES.values() if "fp16" in each.precisions):
         result = CliRunner().invoke(main, ["--weights", "demo", "--runtime", runtime, "--precisions", "fp16"])
         assert result.exit_code == 2
         assert f"--precisions 'fp16' needs a GPU for {runtime}: device 'cuda': this machine shows 0 CUDA" in " ".join(

@@ -17,8 +17,9 @@ from bentoml.exceptions import NotFound
 
 from classifier import manifest as manifests
 from classifier.labels import Labels
-from classifier.manifest import PRECISIONS, RUNTIMES, Manifest
+from classifier.manifest import Manifest
 from classifier.preprocessing import Preprocessing
+from classifier.runtimes import PRECISIONS, RUNTIMES
 from model_build import store as model_store
 from model_build.weights import Checkpoint
 

@@ -21,7 +21,7 @@ from classifier import pixels
 from classifier.preprocessing import Preprocessing
 from model_build import folders, training, weights
 from model_build.train import train
-from model_build.training import Training, augment, one_cycle
+from model_build.training import Training
 from model_build.weights import WeightsError, find
 
 if TYPE_CHECKING:
@@ -495,33 +495,3 @@ def test_sets_that_can_not_be_trained_on(shapes: Path, tmp_path: Path) -> None:
     message = f"the class folders of '{shapes}' and '{other}' differ: only the former has 'blue', only the latter has "
     message += "'azure'"
     assert fails(shapes, *SCRATCH, "--validation", other) == message
-
-
-def test_views_are_of_the_size_and_seeded() -> None:
-    pixels = torch.randint(0, 256, (6, 20, 20, 3), dtype=torch.uint8)
-
-    def view(seed: int, flip: bool = True) -> torch.Tensor:
-        return augment(pixels, 16, flip, torch.Generator().manual_seed(seed))
-
-    assert view(0).shape == (6, 16, 16, 3)
-    assert view(0).dtype == torch.uint8
-    assert torch.equal(view(0), view(0))
-    assert not torch.equal(view(0), view(1))
-    # A gradient from left to right stays one, unless views are mirrored.
-    pixels = torch.arange(20, dtype=torch.uint8).mul(10).reshape(1, 1, 20, 1).expand(64, 20, 20, 3)
-    for flip, mirrored in ((False, {False}), (True, {False, True})):
-        columns = view(2, flip).float().mean(dim=(1, 3))
-        assert {bool(row[3] > row[12]) for row in columns} == mirrored
-
-
-def test_one_cycle_warms_up_and_ends_at_nothing() -> None:
-    rates = [one_cycle(step / 100) for step in range(101)]
-    assert rates[0] == 0
-    assert max(rates) == rates[20] == 1
-    assert rates[100] == pytest.approx(0)
-    assert rates[:21] == sorted(rates[:21])
-    assert rates[20:] == sorted(rates[20:], reverse=True)
-
-
-def test_bfloat16_is_not_used_where_torch_gets_it_wrong() -> None:
-    assert not training._bfloat16_is_fit(torch.device("cpu"), 16)

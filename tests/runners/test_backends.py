@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 import re
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from runners import artifacts, backends
-from runners.backends import DeviceError, OnnxBackend, TorchScriptBackend
+from classifier.runtimes import RUNTIMES
+from runners import artifacts, backends, devices, onnx, torchscript
+from runners.devices import DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from runners.artifacts import Artifact
     from runners.backends import Backend
 
-RUNTIMES = ("onnx", "torchscript")
 cpu_only = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 
 
@@ -56,96 +54,21 @@ def images() -> NDArray[np.uint8]:
 class TestLoad:
     """A manifest's runtime decides the class; the device obtained is told."""
 
-    @pytest.mark.parametrize(("runtime", "kind"), [("onnx", OnnxBackend), ("torchscript", TorchScriptBackend)])
+    @pytest.mark.parametrize(("runtime", "kind"), [("onnx", onnx.Backend), ("torchscript", torchscript.Backend)])
     def test_kind(self, of: Callable[[str], Artifact], runtime: str, kind: type) -> None:
         artifact = of(runtime)
         assert type(backends.load(artifact.folder, artifact.manifest)) is kind
 
-    def test_what_is_reported(self, of: Callable[[str], Artifact]) -> None:
-        reported = {}
-        for runtime in RUNTIMES:
-            artifact = of(runtime)
-            backend = backends.load(artifact.folder, artifact.manifest)
-            reported[runtime] = (backend.device, backend.provider)
-        assert reported == {
-            "onnx": ("cpu", "CPUExecutionProvider"),
-            "torchscript": ("cpu", f"torch {torch.__version__}"),
-        }
+    def test_an_unknown_runtime_is_an_error(self, tmp_path: Path, manifest_of: Callable[..., Any]) -> None:
+        (tmp_path / "model.plan").write_bytes(b"artifact")
+        manifest = manifest_of(tmp_path / "model.plan", runtime="tensorrt")
+        with pytest.raises(ValueError, match=f"there is no runtime 'tensorrt'; there are {', '.join(RUNTIMES)}"):
+            backends.load(tmp_path, manifest)
 
-    @pytest.mark.parametrize("threads", [1, 2])
-    def test_threads_are_set(
-        self, of: Callable[[str], Artifact], monkeypatch: pytest.MonkeyPatch, threads: int
-    ) -> None:
-        import onnxruntime as ort
-
-        seen: list[tuple[int, int]] = []
-        real = ort.InferenceSession
-
-        def session(path: str, options: Any, **rest: Any) -> Any:
-            seen.append((options.intra_op_num_threads, options.inter_op_num_threads))
-            return real(path, options, **rest)
-
-        monkeypatch.setattr(ort, "InferenceSession", session)
-        before = torch.get_num_threads()
-        try:
-            for runtime in RUNTIMES:
-                artifact = of(runtime)
-                backends.load(artifact.folder, artifact.manifest, threads=threads)
-            assert seen == [(threads, 1)]
-            assert torch.get_num_threads() == threads
-        finally:
-            torch.set_num_threads(before)
-
-
-class TestDevices:
-    """A device that was asked for and can't be had is refused, naming what is there."""
-
-    @cpu_only
-    @pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
-    def test_onnx(self, of: Callable[[str], Artifact], device: str) -> None:
-        artifact = of("onnx")
-        with pytest.raises(DeviceError) as raised:
-            backends.load(artifact.folder, artifact.manifest, device)
-        assert f"device {device!r}" in str(raised.value)
-        assert "CPUExecutionProvider" in str(raised.value)
-
-    @cpu_only
-    def test_torchscript(self, of: Callable[[str], Artifact]) -> None:
-        artifact = of("torchscript")
-        with pytest.raises(DeviceError) as raised:
-            backends.load(artifact.folder, artifact.manifest, "cuda:0")
-        message = f"device 'cuda:0': this torch ({torch.__version__}) sees no CUDA device"
-        assert str(raised.value) == message
-
-    def test_torchscript_beyond_the_last(self, of: Callable[[str], Artifact], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-        with pytest.raises(DeviceError, match=r"device 'cuda:2': torch sees 2 CUDA device\(s\)"):
-            backends.load(of("torchscript").folder, of("torchscript").manifest, "cuda:2")
-
-    def test_onnx_that_falls_back_in_silence(
-        self, of: Callable[[str], Artifact], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """ONNX Runtime built for CUDA gives a CPU session where the driver is missing."""
-        import onnxruntime as ort
-
-        class Session:
-            def __init__(self, *_: Any, providers: list[Any]) -> None:
-                assert [item if isinstance(item, str) else item[0] for item in providers] == [
-                    "CUDAExecutionProvider",
-                    "CPUExecutionProvider",
-                ]
-                assert providers[0][1] == {"device_id": 3}
-
-            def get_providers(self) -> list[str]:
-                return ["CPUExecutionProvider"]
-
-        monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-        monkeypatch.setattr(ort, "preload_dlls", lambda: None, raising=False)
-        monkeypatch.setattr(ort, "InferenceSession", Session)
-        with pytest.raises(DeviceError) as raised:
-            OnnxBackend(Path("model.onnx"), "cuda:3")
-        assert str(raised.value) == "device 'cuda:3' was asked for, but onnxruntime gave CPUExecutionProvider"
+    @pytest.mark.parametrize("runtime", RUNTIMES)
+    def test_the_cpu_is_the_default(self, of: Callable[[str], Artifact], runtime: str) -> None:
+        artifact = of(runtime)
+        assert backends.load(artifact.folder, artifact.manifest).device == "cpu"
 
 
 class TestInfer:
@@ -166,19 +89,6 @@ class TestInfer:
             answers = list(pool.map(lambda part: backend.infer(images[part]), slices))
         for part, rows in zip(slices, answers, strict=True):
             np.testing.assert_allclose(rows, expected[part], atol=1e-5)
-
-    def test_no_gradient_is_kept(self, of: Callable[[str], Artifact], monkeypatch: pytest.MonkeyPatch) -> None:
-        artifact = of("torchscript")
-        backend = backends.load(artifact.folder, artifact.manifest)
-        seen: list[bool] = []
-
-        def module(image: torch.Tensor) -> torch.Tensor:
-            seen.append(torch.is_inference_mode_enabled())
-            return image.float()
-
-        monkeypatch.setattr(backend, "_module", module)
-        backend.infer(np.zeros((1, 2, 2, 3), np.uint8))
-        assert seen == [True]
 
     @pytest.mark.parametrize("form", ["read-only", "sliced", "transposed"])
     def test_any_memory_layout(self, backend: Backend, images: NDArray[np.uint8], form: str) -> None:
@@ -273,8 +183,8 @@ class TestPickDevice:
     def test_by_what_there_is(
         self, monkeypatch: pytest.MonkeyPatch, asked: str, gpus: int, cuda: bool, expected: str
     ) -> None:
-        monkeypatch.setattr(backends, "_gpus", lambda: gpus)
-        monkeypatch.setattr(backends, "_runtime_has_cuda", lambda runtime: cuda)
+        monkeypatch.setattr(devices, "gpus", lambda: gpus)
+        monkeypatch.setattr(onnx, "has_cuda", lambda: cuda)
         assert backends.pick_device(asked, "onnx") == expected
 
     @pytest.mark.parametrize(
@@ -288,52 +198,18 @@ class TestPickDevice:
     def test_what_was_asked_for_and_is_not_here(
         self, monkeypatch: pytest.MonkeyPatch, asked: str, gpus: int, cuda: bool, told: str
     ) -> None:
-        monkeypatch.setattr(backends, "_gpus", lambda: gpus)
-        monkeypatch.setattr(backends, "_runtime_has_cuda", lambda runtime: cuda)
-        with pytest.raises(backends.DeviceError, match=re.escape(told)):
+        monkeypatch.setattr(devices, "gpus", lambda: gpus)
+        monkeypatch.setattr(onnx, "has_cuda", lambda: cuda)
+        with pytest.raises(DeviceError, match=re.escape(told)):
             backends.pick_device(asked, "onnx")
 
     @pytest.mark.parametrize("hidden", ["", "-1"])
     def test_gpus_hidden_by_the_environment(self, monkeypatch: pytest.MonkeyPatch, hidden: str) -> None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
-        monkeypatch.setattr(backends, "_runtime_has_cuda", lambda runtime: True)
+        monkeypatch.setattr(onnx, "has_cuda", lambda: True)
         assert backends.pick_device("auto", "onnx") == "cpu"
 
     @cpu_only
     @pytest.mark.parametrize("runtime", RUNTIMES)
     def test_here(self, runtime: str) -> None:
         assert backends.pick_device("auto", runtime) == "cpu"
-
-
-class TestCpuFeatures:
-    """What /proc/cpuinfo says."""
-
-    @pytest.mark.parametrize(
-        ("flags", "expected"),
-        [
-            ("fpu sse4_2 avx", set()),
-            ("fpu sse avx2", {"int8"}),
-            ("avx2 avx512_vnni", {"int8"}),
-            ("avx2 avx512_vnni avx512_bf16 amx_int8 amx_bf16", {"int8", "bf16"}),
-            ("fp asimd", set()),
-            ("fp asimd asimddp bf16", {"int8"}),
-            ("xavx2", set()),
-        ],
-    )
-    def test_flags(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str, expected: set[str]) -> None:
-        cpuinfo = tmp_path / "cpuinfo"
-        cpuinfo.write_text(f"processor : 0\nflags\t\t: {flags}\n")
-        monkeypatch.setattr(backends, "Path", lambda _: cpuinfo)
-        monkeypatch.setattr(sys, "platform", "linux")
-        assert backends.cpu_features() == expected
-
-    def test_no_cpuinfo(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.setattr(backends, "Path", lambda _: tmp_path / "missing")
-        monkeypatch.setattr(sys, "platform", "linux")
-        assert backends.cpu_features() == frozenset()
-
-    @pytest.mark.parametrize(("machine", "expected"), [("arm64", {"int8"}), ("x86_64", set())])
-    def test_macos(self, monkeypatch: pytest.MonkeyPatch, machine: str, expected: set[str]) -> None:
-        monkeypatch.setattr(sys, "platform", "darwin")
-        monkeypatch.setattr(platform, "machine", lambda: machine)
-        assert backends.cpu_features() == expected

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from classifier.errors import ClassifierError
-from runners import backends
+from runners import devices
 from runners.engine import Engine, image_run, pixel_run
 from tests.runners.test_executors import values
 
@@ -58,15 +58,15 @@ def test_an_unreadable_image_gets_its_error_and_the_others_are_inferred_together
     ("error", "meaning"),
     [
         (RuntimeError("bfc_arena.cc:376 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool, onnxruntime::"
-                      "Stream*) Failed to allocate memory for requested buffer of size 8388608"), backends.OutOfMemory),
-        (RuntimeError("CUDA failure 2: out of memory ; GPU=0 ; hostname=a ; expr=cudaMalloc"), backends.OutOfMemory),
-        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA. Tried to allocate 2.00 GiB."), backends.OutOfMemory),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), backends.OutOfMemory),
-        (RuntimeError("std::bad_alloc"), backends.OutOfMemory),
-        (MemoryError(), backends.OutOfMemory),
-        (RuntimeError("CUDA failure 999: unknown error ; GPU=0"), backends.DeviceLost),
-        (RuntimeError("CUDA error: device-side assert triggered"), backends.DeviceLost),
-        (RuntimeError("CUDNN failure 4000: CUDNN_STATUS_INTERNAL_ERROR"), backends.DeviceLost),
+                      "Stream*) Failed to allocate memory for requested buffer of size 8388608"), devices.OutOfMemory),
+        (RuntimeError("CUDA failure 2: out of memory ; GPU=0 ; hostname=a ; expr=cudaMalloc"), devices.OutOfMemory),
+        (type("OutOfMemoryError", (RuntimeError,), {})("CUDA. Tried to allocate 2.00 GiB."), devices.OutOfMemory),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), devices.OutOfMemory),
+        (RuntimeError("std::bad_alloc"), devices.OutOfMemory),
+        (MemoryError(), devices.OutOfMemory),
+        (RuntimeError("CUDA failure 999: unknown error ; GPU=0"), devices.DeviceLost),
+        (RuntimeError("CUDA error: device-side assert triggered"), devices.DeviceLost),
+        (RuntimeError("CUDNN failure 4000: CUDNN_STATUS_INTERNAL_ERROR"), devices.DeviceLost),
         (ValueError("Got invalid dimensions for input: image"), ValueError),
     ],
     ids=lambda value: str(value)[:24] if isinstance(value, Exception) else "",

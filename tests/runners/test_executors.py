@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from classifier.errors import ClassifierError
-from runners import backends
+from runners import devices
 from runners.batching import Batcher
 from runners.cost_model import CostModel
 from runners.executors import ExecutorPool
@@ -60,7 +60,7 @@ class Device:
         if self.error is not None:
             raise self.error
         if len(payloads) > self.room:
-            raise backends.OutOfMemory("CUDA failure 2: out of memory")
+            raise devices.OutOfMemory("CUDA failure 2: out of memory")
         return results_of(payloads)
 
 

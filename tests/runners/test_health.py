@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from classifier.errors import ClassifierError
-from runners import backends, health
+from runners import devices, health
 from tests.conftest import ROOT, eventually
 from tests.runners.test_executors import Device, ask, started, values
 
 
 @pytest.mark.parametrize(
     ("error", "before"),
-    [(backends.OutOfMemory("no memory"), 0), (backends.DeviceLost("CUDA failure 999"), 0), (ValueError("odd"), 2)],
+    [(devices.OutOfMemory("no memory"), 0), (devices.DeviceLost("CUDA failure 999"), 0), (ValueError("odd"), 2)],
     ids=["out of memory", "lost", "unknown"],
 )
 def test_a_device_that_fails_is_told_at_once_and_recovers(error: Exception, before: int) -> None:
@@ -76,12 +76,12 @@ def test_a_device_that_fails_for_too_long_ends_its_process(fault: str, executors
     code = f"""if True:
         import asyncio, contextlib, time
         from classifier.errors import ClassifierError
-        from runners import backends, health
+        from runners import devices, health
         from tests.runners.test_executors import ask, results_of, started
         health.OVERDUE_S, health.GIVE_UP_S, health.TRY_EVERY_S = 0.1, 0.5, 0.1
         def run(payloads):
             if "{fault}" == "fails":
-                raise backends.DeviceLost("CUDA failure 999")
+                raise devices.DeviceLost("CUDA failure 999")
             if payloads[0] == "hang":
                 time.sleep(60)
             return results_of(payloads)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
+import json
 import re
 import shutil
 from typing import TYPE_CHECKING
@@ -12,6 +14,8 @@ import httpx
 import pytest
 
 from classifier.errors import STATUS
+from classifier.languages import DEFAULT, LANGUAGES
+from classifier.runtimes import RUNTIMES
 from serving import page
 from tests.conftest import ROOT, Server
 
@@ -98,7 +102,7 @@ def test_every_file_of_the_page_is_there_and_never_asked_for_twice(server: Serve
     addresses = linked(server.client.get("/").text)
     modules = {path.name for path in MODULES}
     assert modules | {"strings.en.js", "icon.svg"} <= {address.rsplit("/", 1)[1] for address in addresses}
-    addresses.append(addresses[0].rsplit("/", 1)[0] + "/strings.zh.js")
+    addresses += [addresses[0].rsplit("/", 1)[0] + f"/strings.{code}.js" for code in LANGUAGES]
     for address in addresses:
         response = server.client.get(f"/{address}")
         assert response.status_code == 200, address
@@ -165,10 +169,21 @@ def test_it_comes_in_the_visitor_s_language(server: Server, accepted: str | None
     response = httpx.get(server.url, headers=headers)
     assert f'<html lang="{tag}">' in response.text
     assert response.headers["content-language"] == tag
-    language = next(name for name, value in page.LANGUAGES.items() if value == tag)
+    language = next(code for code, value in LANGUAGES.items() if value.tag == tag)
     assert page.strings(language)["headline"] in response.text
     assert f"strings.{language}.js" in response.text
     assert {"Accept-Language", "Cookie"} <= set(response.headers["vary"].split(", "))
+
+
+def test_it_holds_a_button_for_each_language_and_each_runtime_s_title(server: Server) -> None:
+    document = server.client.get("/").text
+    buttons = re.findall(r'<button type="button" data-language="(\w+)" lang="([\w-]+)">([^<]+)</button>', document)
+    assert buttons == [(each.code, each.tag, each.name) for each in LANGUAGES.values()]
+    (titles,) = re.findall(r'data-runtimes="([^"]+)"', document)
+    told = json.loads(html.unescape(titles))
+    assert told == {name: runtime.title for name, runtime in RUNTIMES.items()}
+    assert (told["onnx"], told["torchscript"]) == ("ONNX Runtime", "TorchScript")
+    assert "<!--" not in document
 
 
 def test_words_can_t_become_markup() -> None:
@@ -213,12 +228,13 @@ def keys_named() -> set[str]:
     return named | set(re.findall(r'\bt\("(\w+)"', sources()))
 
 
-def test_both_languages_have_the_same_words_and_fill_in_the_same() -> None:
-    english, chinese = page.strings("en"), page.strings("zh")
-    assert list(english) == list(chinese)
-    for key, text in english.items():
+@pytest.mark.parametrize("code", LANGUAGES)
+def test_every_language_has_the_same_words_and_fills_in_the_same(code: str) -> None:
+    words, expected = page.strings(code), page.strings(DEFAULT)
+    assert list(words) == list(expected)
+    for key, text in words.items():
         assert text.strip(), key
-        assert sorted(re.findall(r"\{\w+\}", text)) == sorted(re.findall(r"\{\w+\}", chinese[key])), key
+        assert sorted(re.findall(r"\{\w+\}", text)) == sorted(re.findall(r"\{\w+\}", expected[key])), key
 
 
 def test_every_word_that_is_named_is_there() -> None:
@@ -243,7 +259,7 @@ def test_the_chinese_is_chinese() -> None:
     assert untranslated == {"live_p50", "live_p99", "api"}
 
 
-@pytest.mark.parametrize("language", list(page.LANGUAGES))
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_the_page_weighs_less_than_60_kb(server: Server, language: str) -> None:
     """What one visit loads, uncompressed, without images: the document, the modules, the language's words."""
     plain = {"accept-language": language, "accept-encoding": "identity"}

@@ -1,0 +1,70 @@
+"""The checkpoint that training starts from: another one's weights, or fresh ones, for the classes to be learnt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import torch
+
+from classifier.labels import Labels
+from model_build import weights
+from model_build.labels import read_labels
+from model_build.network import resnet18
+from model_build.preprocessing import Given, default_resize, resolve
+from model_build.weights import Checkpoint, WeightsError
+
+if TYPE_CHECKING:
+    from model_build.train import Options
+
+INITS = ("auto", "imagenet", "demo")
+# Class folders that a message names at most.
+NAMED = 20
+
+
+def initial(options: Options, classes: tuple[str, ...]) -> Checkpoint:
+    """What training starts from; its head, labels and sizes are already those of the checkpoint to come.
+
+    ``classes``: the names of the class folders. Raises UsageError, WeightsError or LabelsError.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        fresh = resnet18(len(classes)).state_dict()
+    checkpoint = Checkpoint(fresh, "none", Labels(classes), digest="", **resolve(Given(), Given()))
+    if options.init not in (*INITS, "none") and not Path(options.init).is_file():
+        raise click.UsageError(f"--init {options.init!r} is not a file, nor one of {', '.join(INITS)}, none")
+    if options.key is not None and options.init in (*INITS, "none"):
+        raise click.UsageError(f"--key {options.key!r} chooses in a file of weights; --init {options.init} is none")
+    if options.init != "none":
+        try:
+            checkpoint = weights.find("imagenet" if options.init == "auto" else options.init, key=options.key)
+        except WeightsError as error:
+            if options.init != "auto":
+                raise
+            click.echo(f"{error}\n\nTraining starts from scratch instead, which takes many more images.", err=True)
+    if options.frozen and checkpoint.origin == "none":
+        raise click.UsageError(f"--frozen needs weights to start from, and --init {options.init} gave none")
+    labels = checkpoint.labels if checkpoint.labels.en == classes else Labels(classes)
+    if options.labels:
+        labels = read_labels(options.labels, len(classes), known=classes, notice=click.echo)
+    if len(labels.en) != len(classes):
+        raise click.UsageError(
+            f"--labels {str(options.labels)!r} holds {len(labels.en)} names, but DIR has {len(classes)} class folders: "
+            f"{', '.join(classes[:NAMED])}{', …' if len(classes) > NAMED else ''}"
+        )
+    prepared = checkpoint.preprocessing
+    size = options.size or prepared.size
+    if size != prepared.size:  # a checkpoint's enlargement and crop belong to its own size
+        prepared = replace(prepared, size=size, resize=size if prepared.squash else default_resize(size))
+        checkpoint = replace(checkpoint, upsample=None)
+    resize, upsample = options.resize or prepared.resize, options.upsample or checkpoint.upsample
+    for option, value in (("--resize", resize), ("--upsample", upsample)):
+        if value is not None and value < size:
+            raise click.UsageError(f"{option} {value} is smaller than the network's input of {size} pixels (--size)")
+    same = checkpoint.labels.en in (labels.en, classes)
+    state = fresh | {name: value for name, value in checkpoint.state.items() if same or not name.startswith("fc.")}
+    upsample = None if upsample == size else upsample
+    prepared = replace(prepared, resize=resize)
+    return replace(checkpoint, state=state, labels=labels, preprocessing=prepared, upsample=upsample)
