@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmarks import artifact, ours, results
-from benchmarks.bare import bare, cores
+from benchmarks.bare import bare
 from benchmarks.load import closed, open_loop
 from benchmarks.results import Goal, Sheet, at_least
-from loadtests import photos
+from harness import photographs
+from harness.machine import cores
+from harness.processes import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -114,9 +116,8 @@ def costs(rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def serve(row: dict[str, Any], decode_rate: float, seconds: float) -> list[dict[str, Any]]:
-    """The service under Poisson load, at shares of what the GPU and the cores that decode allow."""
-    bodies = list(photos.read(photos.FOLDER).values())
+def serve(row: dict[str, Any], bodies: Sequence[bytes], decode_rate: float, seconds: float) -> list[dict[str, Any]]:
+    """The service under Poisson load of ``bodies``, at shares of what the GPU and the cores that decode allow."""
     limit = min(row["slo_images_s"], decode_rate)
     settings = {"runtime": row["runtime"], "precision": row["precision"], "device": "cuda:0"}
     points = []
@@ -125,9 +126,9 @@ def serve(row: dict[str, Any], decode_rate: float, seconds: float) -> list[dict[
     ) as on:
         closed(on.url, bodies, ours.JPEG, 64, WARM_UP_SECONDS)
         for number, share in enumerate(SHARES):
-            watch = ours.Watch(on.tree)
+            usage = Usage(on.tree)
             result = open_loop(on.url, bodies, ours.JPEG, share * limit, seconds, SLO_MS, number)
-            others = watch.stop()[1]
+            others = usage.stop()[1]
             batcher = on.model()["runner"]["batcher"]
             summary = result.summary()
             points.append({"share": share, "limit": limit, "others_cores": others, "batcher": batcher, **summary})
@@ -173,12 +174,13 @@ def main(quick: bool) -> None:
     name = gpu_name()
     built = artifact.ready("fp32,fp16")
     rows = costs(5 if quick else 30)
-    decode_ms = bare(built.file, list(photos.read(photos.FOLDER).values()), 2.0, cores()).decode_ms
+    found = photographs.read()
+    decode_ms = bare(built.file, found.bodies, 2.0, cores()).decode_ms
     best = max(rows, key=lambda row: float(row["slo_images_s"]))
-    points = serve(best, 1e3 / decode_ms * cores(), 3.0 if quick else 10.0)
+    points = serve(best, found.bodies, 1e3 / decode_ms * cores(), 3.0 if quick else 10.0)
     data = {"gpu": name, "weights": built.origin, "decode_ms": decode_ms, "costs": rows, "service": points}
     sheets = _sheets(name, rows, points, f"{best['runtime']} {best['precision']}")
-    results.finish("gpu", data, sheets, _goals(points), max(point["others_cores"] for point in points))
+    results.finish("gpu", data, sheets, _goals(points), max(point["others_cores"] for point in points), found)
 
 
 if __name__ == "__main__":

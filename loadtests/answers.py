@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from harness.http import Answer
     from loadtests.payloads import Request
-
-Answer = tuple[int, "Mapping[str, str]", bytes]
-"""Status, headers, body."""
 
 
 class Outcome(IntEnum):

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from harness.figures import quantile
 from loadtests.answers import FAILURES, Outcome
-from loadtests.samples import ok, quantile
+from loadtests.samples import ok
 
 if TYPE_CHECKING:
     from types import TracebackType

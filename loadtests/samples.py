@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.figures import plain, quantile
 from loadtests.answers import FAILURES, Outcome
 
 if TYPE_CHECKING:
@@ -45,11 +46,6 @@ def with_unanswered(samples: NDArray[Any], at: NDArray[np.float64], kinds: NDArr
     unanswered["at"], unanswered["kind"] = at[left], kinds[left]
     unanswered["latency"], unanswered["outcome"] = np.nan, Outcome.NO_ANSWER
     return merged([samples.tobytes(), unanswered.tobytes()])
-
-
-def quantile(values: NDArray[np.float64], q: float) -> float:
-    """The nearest-rank quantile; NaN where there are no values."""
-    return float(np.quantile(values, q, method="inverted_cdf")) if len(values) else math.nan
 
 
 def ok(samples: NDArray[Any]) -> NDArray[np.bool_]:
@@ -101,13 +97,7 @@ class Summary:
 
     def body(self) -> dict[str, Any]:
         """For JSON: what was not measured is null."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
-
-
-def _plain(value: Any) -> Any:
-    if not isinstance(value, float):
-        return value
-    return round(value, 3) if math.isfinite(value) else None
+        return {name: plain(value) for name, value in asdict(self).items()}
 
 
 def summarise(name: str, samples: NDArray[Any], seconds: float, slo_ms: float) -> Summary:
@@ -167,9 +157,9 @@ def timeline(samples: NDArray[Any], seconds: float, slo_ms: float, step: float =
                 "goodput": float(np.count_nonzero(latencies <= slo_ms)) / width,
                 "refused": float(np.count_nonzero(outcomes == Outcome.REFUSED)) / width,
                 "failed": float(np.count_nonzero(np.isin(outcomes, FAILURES))) / width,
-                "p50_ms": _plain(quantile(latencies, 0.5)),
-                "p99_ms": _plain(quantile(latencies, 0.99)),
-                "max_ms": _plain(quantile(latencies, 1.0)),
+                "p50_ms": plain(quantile(latencies, 0.5)),
+                "p99_ms": plain(quantile(latencies, 0.99)),
+                "max_ms": plain(quantile(latencies, 1.0)),
             }
         )
     return rows

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from loadtests import profiles, report, samples, verdict
+from loadtests import markup, profiles, report, samples, verdict
 from loadtests.__main__ import main
-from loadtests.charts import Axis, Line, chart
-from loadtests.limit import Rule, Trial
+from loadtests.capacity import Capacity, Rule, Trial
+from loadtests.linechart import Axis, Line, chart
 from loadtests.samples import DTYPE
 
 
@@ -41,7 +41,7 @@ def body(latency: float = 0.02, passed: bool = True) -> dict[str, Any]:
         memory={"source": "x", "points": [(0.0, 100.0), (2.0, 101.0)], "start_mb": 100.0, "growth_mb": 1.0},
     )
     findings = [verdict.Finding(verdict.Threshold("p99_ms", max=100.0 if passed else 1.0), total.p99_ms)]
-    return report.of_run(result, findings, url="http://a", model={"tag": "m:1"}, limit=100.0, seed=1, law="poisson")
+    return report.of_run(result, findings, url="http://a", model={"tag": "m:1"}, capacity=100.0, seed=1, law="poisson")
 
 
 def test_the_page_needs_nothing_else_and_escapes_what_servers_say(tmp_path: Path) -> None:
@@ -60,21 +60,19 @@ def test_the_page_needs_nothing_else_and_escapes_what_servers_say(tmp_path: Path
 def test_the_verdict_is_on_the_page_and_in_the_json() -> None:
     failed = body(passed=False)
     assert failed["passed"] is False and failed["verdict"].startswith("FAILED: p99_ms is 20")
-    page = report.page(failed)
+    page = markup.page(failed)
     assert 'class="verdict bad"' in page and failed["verdict"] in page
-    assert 'class="verdict good"' in report.page(body())
+    assert 'class="verdict good"' in markup.page(body())
 
 
 def test_a_limits_page_has_a_row_a_trial() -> None:
     rows = np.zeros(1000, DTYPE)
     rows["latency"] = 0.02
     trials = [Trial(rate, samples.summarise(f"{rate}", rows, 5.0, 100.0), 3) for rate in (50.0, 100.0, 75.0)]
-    from loadtests.limit import Limit
-
-    made = report.of_limit(
-        Limit(75.0, trials[-1], trials), url="http://a", model={}, rule=Rule(100.0), seed=1, law="poisson"
+    made = report.of_capacity(
+        Capacity(75.0, trials[-1], trials), url="http://a", model={}, rule=Rule(100.0), seed=1, law="poisson"
     )
-    page = report.page(made)
+    page = markup.page(made)
     assert page.count("<tr>") == 4 and "75.0 requests a second hold 99.0% within 100 ms" in page
 
 

@@ -46,7 +46,7 @@ def test_figures_are_shares_of_what_was_planned() -> None:
     rows["outcome"][:20], rows["outcome"][20:30], rows["outcome"][30:40] = 1, 2, 5
     summary = samples.summarise("x", rows, 2.0, 100.0)
     found = verdict.figures(
-        summary, recovery_s=1.5, limit=100.0, memory={"start_mb": 200.0, "growth_mb": 10.0}, ready_s=None
+        summary, recovery_s=1.5, capacity=100.0, memory={"start_mb": 200.0, "growth_mb": 10.0}, ready_s=None
     )
     assert (found["refused_share"], found["failed_share"]) == (0.1, 0.05)
     assert found["goodput_share"] == pytest.approx(160 / 190)  # broken images are no goodput that was missed
@@ -119,7 +119,7 @@ def test_a_bad_profile_is_quoted(tmp_path: Path, text: str, said: str) -> None:
 def test_a_profile_is_stretched_and_set_to_a_rate_in_its_proportions() -> None:
     spike = profiles.load()["spike"]
     assert [phase.seconds for phase in spike.lasting(90.0).phases] == [30.0, 20.0, 40.0]
-    rates = [segment.rate for segment in spike.at_rate(300.0).segments(limit=1.0)]
+    rates = [segment.rate for segment in spike.at_rate(300.0).segments(capacity=1.0)]
     assert rates == pytest.approx([40.0, 40.0, 300.0, 40.0])
     assert not spike.at_rate(300.0).needs_limit and spike.needs_limit
     assert [segment.rate for segment in spike.segments(100.0)] == pytest.approx([40.0, 40.0, 300.0, 40.0])

@@ -129,37 +129,6 @@ def _result(
     )
 
 
-def poisson(rate: float, count: int, slo: float, seed: int) -> NDArray[np.float64]:
-    """Independent requests at ``rate`` a second."""
-    return np.cumsum(np.random.default_rng(seed).exponential(1 / rate, count))
-
-
-def gamma(rate: float, count: int, slo: float, seed: int) -> NDArray[np.float64]:
-    """Gaps of a gamma distribution with a coefficient of variation of 4: clumps of some ten requests, then silence."""
-    return np.cumsum(np.random.default_rng(seed).gamma(1 / 16, 16 / rate, count))
-
-
-def mmpp(rate: float, count: int, slo: float, seed: int) -> NDArray[np.float64]:
-    """A Poisson process that is five times as fast for a fifth of the time as else, in bursts of four SLOs' mean."""
-    random = np.random.default_rng(seed)
-    slow = rate / (0.8 + 0.2 * 5)
-    gaps = random.exponential(1, count)
-    lengths = random.exponential(1, 4 * count)
-    # Unit gaps are stretched by the state's rate; a gap that spans a change of state is cut there.
-    times, now, fast, switch = np.empty(count), 0.0, False, 16 * slo * lengths[0]
-    changes = 1
-    for index, gap in enumerate(gaps.tolist()):
-        left = gap
-        while now + left / (slow * (5 if fast else 1)) > switch:
-            left -= (switch - now) * slow * (5 if fast else 1)
-            now, fast = switch, not fast
-            switch += (4 if fast else 16) * slo * lengths[changes]
-            changes += 1
-        now += left / (slow * (5 if fast else 1))
-        times[index] = now
-    return times
-
-
 def optimum(arrivals: NDArray[np.float64], backend: Backend, slo: float, *, learning: float = LEARNING) -> int:
     """How many the best schedule of one device serves in time that knows all arrivals, of those after ``learning``.
 

@@ -1,4 +1,4 @@
-"""What a comparison measured: as data for its line of JSON, as tables, and against its goals."""
+"""What `benchmarks.compare` measured: as data for its line of JSON, as tables, and against its goals."""
 
 from __future__ import annotations
 

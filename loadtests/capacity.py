@@ -1,4 +1,4 @@
-"""The highest rate that a server holds within its SLO, found by bracketing and bisecting, with stated confidence.
+"""A server's capacity: the highest rate that it holds within its SLO, found by bisecting, with stated confidence.
 
 A rate passes when the trial shows, with the asked confidence, that the asked share of requests is answered rightly
 within the SLO. The rule is that of MLPerf's LoadGen (inference_policies, "Early Stopping Criterion"): each request
@@ -32,7 +32,7 @@ MAX_REOPENED = 3
 MIN_RATE = 0.1
 
 
-class LimitError(Exception):
+class CapacityError(Exception):
     """No rate could be found; the message says how far the search came."""
 
 
@@ -111,7 +111,7 @@ class Trial:
 
 
 @dataclass
-class Limit:
+class Capacity:
     """What the search found: ``rate`` holds, as ``best`` shows; all trials in their order."""
 
     rate: float
@@ -125,12 +125,12 @@ class Limit:
         return limiting[0].generator if limiting else ""
 
 
-def find(trial: Callable[[float, float], Trial], start: float, resolution: float) -> Limit:
+def find(trial: Callable[[float, float], Trial], start: float, resolution: float) -> Capacity:
     """The highest rate that passes: ``trial(rate, scale)`` tries one, ``scale`` times as long as usual.
 
     Doubles ``start`` until a rate misses, or halves it until one passes; bisects geometrically until both are within
     ``resolution`` of each other. If what missed passes when it is tried again, the search goes on upwards from there.
-    Then confirms what passed in a trial of twice the length, going down where it misses. Raises LimitError.
+    Then confirms what passed in a trial of twice the length, going down where it misses. Raises CapacityError.
     """
     trials: list[Trial] = []
 
@@ -150,7 +150,7 @@ def find(trial: Callable[[float, float], Trial], start: float, resolution: float
         while not passes(low := high / 2):
             high = low
             if low < MIN_RATE:
-                raise LimitError(f"not even {low:.2f} requests a second are answered within the SLO")
+                raise CapacityError(f"not even {low:.2f} requests a second are answered within the SLO")
     for reopened in range(MAX_REOPENED + 1):
         while high > low * (1 + resolution):
             middle = math.sqrt(low * high)
@@ -160,7 +160,7 @@ def find(trial: Callable[[float, float], Trial], start: float, resolution: float
         low, high = bounds_above(high)
     for _ in range(MAX_CONFIRMATIONS):
         if passes(low, 2.0):
-            return Limit(low, trials[-1], trials)
+            return Capacity(low, trials[-1], trials)
         low *= STEP_DOWN
     tried = f"from {low / STEP_DOWN**MAX_CONFIRMATIONS:.1f} requests a second down to {low / STEP_DOWN:.1f}"
-    raise LimitError(f"{tried} no rate held a second time: the server's speed is not steady")
+    raise CapacityError(f"{tried} no rate held a second time: the server's speed is not steady")

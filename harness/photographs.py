@@ -1,14 +1,13 @@
-"""The photographs that are sent, as JPEG bytes."""
+"""The photographs that are sent, as JPEG bytes, and where they come from."""
 
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from PIL.Image import Image as Picture
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "images" / "photos"
@@ -20,38 +19,55 @@ _PACKAGED = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png"
 SIZES = ((1920, 1080), (1200, 1600), (800, 600), (4000, 3000))
 
 
-def read(folder: Path | None) -> dict[str, bytes]:
-    """Every JPEG of ``folder`` by name; without a folder, scikit-image's photographs. Raises ValueError."""
+@dataclass(frozen=True)
+class Photographs:
+    """JPEGs by name. ``source``: where they come from, in words."""
+
+    files: dict[str, bytes]
+    source: str
+
+    def __str__(self) -> str:
+        return f"{len(self.files)} of {self.source}"
+
+    @property
+    def bodies(self) -> list[bytes]:
+        """The JPEGs alone."""
+        return list(self.files.values())
+
+
+def read(folder: Path | None = FOLDER) -> Photographs:
+    """Every JPEG of ``folder``; without a folder, scikit-image's photographs. Raises ValueError."""
     if folder is None:
         return _packaged()
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
     if not files:
         raise ValueError(f"{str(folder)!r} holds no .jpg or .jpeg file")
-    return {path.name: path.read_bytes() for path in files}
+    name = "../shared/images/photos" if folder == _SHARED else str(folder)
+    return Photographs({path.name: path.read_bytes() for path in files}, name)
 
 
-def resized(photos: Mapping[str, bytes], each: int = 3) -> dict[str, bytes]:
-    """``each`` of the photos in every one of SIZES, stretched to it: the label is whatever the server says at idle."""
+def resized(photographs: Photographs, each: int = 3) -> Photographs:
+    """``each`` of them in every one of SIZES, stretched to it: the label is whatever the server says at idle."""
     from PIL import Image
 
-    out = {}
-    for name, photo in list(photos.items())[:each]:
+    files = {}
+    for name, photo in list(photographs.files.items())[:each]:
         with Image.open(io.BytesIO(photo)) as image:
             rgb = image.convert("RGB")
         for width, height in SIZES:
-            out[f"{Path(name).stem}-{width}x{height}.jpg"] = _jpeg(rgb.resize((width, height)), 85)
-    return out
+            files[f"{Path(name).stem}-{width}x{height}.jpg"] = _jpeg(rgb.resize((width, height)), 85)
+    return Photographs(files, f"{photographs.source}, resized")
 
 
-def _packaged() -> dict[str, bytes]:
+def _packaged() -> Photographs:
     import skimage
     from PIL import Image
 
-    photos = {}
+    files = {}
     for name in _PACKAGED:
         with Image.open(Path(skimage.__file__).parent / "data" / name) as image:
-            photos[Path(name).with_suffix(".jpg").name] = _jpeg(image.convert("RGB"), 92)
-    return photos
+            files[Path(name).with_suffix(".jpg").name] = _jpeg(image.convert("RGB"), 92)
+    return Photographs(files, f"scikit-image {skimage.__version__}")
 
 
 def _jpeg(image: Picture, quality: int) -> bytes:
