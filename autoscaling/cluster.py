@@ -117,7 +117,7 @@ class Cluster:
         return sum(pod.removed is None and pod.ready is not None for pod in self.pods)
 
     def scale(self, replicas: int) -> None:
-        """Ask for pods, or remove some: those that start before those that are ready, the youngest first."""
+        """Ask for pods, or remove some: first those that still start, then those that are ready, the youngest first."""
         now = time.monotonic()
         for _ in range(replicas - self.wanted):
             port = free_port()

@@ -1,4 +1,4 @@
-"""Some minutes of a load against real replicas, scaled by the controller's own decisions, and what was predicted.
+"""Some minutes of a load against real replicas, scaled by the controller's own decisions, and the prediction.
 
 Replicas run behind the project's nginx, a Prometheus scrapes them, and every 15 s ``hpa.decide`` is asked what the
 controller would do, from what that Prometheus answers. The prediction is ``fleet.simulate`` of the same arrivals.
@@ -174,7 +174,7 @@ def run(cluster: Cluster, plan: Plan, body: bytes, told: Callable[[float, int, i
 
 
 def _held(answers: Answers, ready: NDArray[np.float64]) -> float | None:
-    """Images a second that a ready pod answers in a second in which all have more than they can do."""
+    """The median images a second of a ready pod in seconds in which all pods are overloaded; None without any."""
     length = len(ready)
     done = (answers.planned + answers.latency)[answers.status == 200]
     refused = np.bincount(answers.planned[answers.status == 429].astype(int), minlength=length)
@@ -215,14 +215,14 @@ def _sending(port: int, body: bytes, planned: NDArray[np.float64], start: float,
 
 
 def measured_total(plan: Plan, found: Measured) -> Total:
-    """What ``found`` comes to after LEAD_S."""
+    """The total of ``found`` after LEAD_S."""
     judged = slice(LEAD_S, len(plan.counts))
     share = float(found.late[judged].sum() / plan.counts[judged].sum())
     return Total(float(found.wanted[judged].sum()), share, int(found.wanted[judged].max()))
 
 
 def predicted(plan: Plan, start_s: float, lag_s: int) -> tuple[Total, fleet.Course]:
-    """What the simulation says of ``plan``, with pods that take ``start_s`` and a metric that is ``lag_s`` old.
+    """The simulation of ``plan``, with pods that take ``start_s`` to start and a metric that is ``lag_s`` old.
 
     A pod's queue holds what is done within the SLO, less what the batcher keeps of it and the image's own time.
     """

@@ -19,9 +19,10 @@ TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class Answers:
-    """What became of requests: ``planned`` second, ``sent`` so many seconds later, HTTP ``status`` (0: none), and
+    """The requests' outcomes: float64[n], status int64[n].
 
-    ``latency`` in seconds from the planned moment to the answer's last byte; float64[n], status int64[n].
+    ``planned``: the second. ``sent``: how many seconds later it left. ``status``: HTTP's, 0 where there was no answer.
+    ``latency``: seconds from the planned moment to the answer's last byte.
     """
 
     planned: NDArray[np.float64]
@@ -30,7 +31,7 @@ class Answers:
     latency: NDArray[np.float64]
 
     def late(self, slo_s: float) -> NDArray[np.bool_]:
-        """bool[n]: refused, failed, or answered later than ``slo_s`` after it was meant to be sent."""
+        """bool[n]: refused, failed, or answered later than ``slo_s`` after the planned moment."""
         late: NDArray[np.bool_] = (self.status != 200) | (self.latency > slo_s)
         return late
 

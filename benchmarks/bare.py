@@ -28,7 +28,7 @@ _START_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class Bare:
-    """``images_s`` over all processes; ms of one image's decode and inference in one of them, on average.
+    """``images_s``: images a second of all processes. The ms are one image's, on average.
 
     ``cpu_share``: how much of its core a process had; below 1, something else took the rest.
     """

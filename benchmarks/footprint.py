@@ -37,7 +37,7 @@ def start_command() -> list[str]:
 
 
 def cold_starts(command: Sequence[str], count: int) -> list[dict[str, Any]]:
-    """Seconds from the command to ready, with files in the page cache, and what loading took of them."""
+    """Seconds from the command to ready, with files in the page cache, and the part that loading took."""
     starts = []
     for _ in range(count):
         begin, usage = time.perf_counter(), Usage()

@@ -70,7 +70,7 @@ def batch_seconds(backend: Backend, size: int, batches: Sequence[int], rounds: i
 
 
 def fit(seconds: Mapping[int, float]) -> tuple[float, float]:
-    """α and β in ms of seconds = α·batch + β, by least squares of relative errors: a large batch must not rule."""
+    """α and β in ms of seconds = α·batch + β. Least squares of relative errors, so that no large batch rules."""
     weights = {batch: 1 / took**2 for batch, took in seconds.items()}
     total = sum(weights.values())
     mean_batch = sum(weights[batch] * batch for batch in seconds) / total
@@ -81,7 +81,7 @@ def fit(seconds: Mapping[int, float]) -> tuple[float, float]:
 
 
 def optimum(seconds: Mapping[int, float], slo_ms: float) -> tuple[int, float]:
-    """The batch and its images a second that are best of those where two batches fit into the SLO: one may run."""
+    """The batch size with the most images a second of which two batches fit into the SLO, and that rate."""
     fitting = {batch: took for batch, took in seconds.items() if 2e3 * took <= slo_ms} or {1: seconds[1]}
     best = max(fitting, key=lambda batch: batch / fitting[batch])
     return best, best / fitting[best]

@@ -33,7 +33,7 @@ CONNECT_EVERY_S = 0.005
 
 
 class Sample(NamedTuple):
-    """One request: when it was meant to be sent, in seconds from the start, its latency, and the status or 0."""
+    """One request: its planned second from the start, its latency in seconds, and its status (0: no answer)."""
 
     start_s: float
     latency_s: float
@@ -229,7 +229,7 @@ class _Run:
 
 
 def _loopback(host: str) -> str:
-    """``host`` as an address of this machine; ValueError for any other: this is no tool to load strangers with."""
+    """``host`` as a loopback address. Raises ValueError for any other: this is no tool to load strangers with."""
     try:
         address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError:

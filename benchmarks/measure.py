@@ -30,7 +30,7 @@ FIRST_ANSWER_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class Setting:
-    """What all servers of a run share: the artifact, the load, and how many processes the peers start."""
+    """The same for all servers of a run: the artifact, the load, and how many processes the peers start."""
 
     artifact: Path
     weights: Path | None
@@ -65,7 +65,7 @@ class Row:
 
 
 class Reference:
-    """What the artifact itself says to each photo, for each kind of preprocessing."""
+    """The artifact's own answer to each photo, for each kind of preprocessing."""
 
     def __init__(self, setting: Setting) -> None:
         from benchmarks.peers.recipe import Recipe
@@ -84,7 +84,7 @@ class Reference:
         }
 
     def check(self, peer: Peer, answers: list[int]) -> tuple[float, str | None]:
-        """The share of photos with equal top-1, and what is wrong with the answers, if anything."""
+        """The share of photos with equal top-1, and a sentence about wrong answers, None where they are right."""
         expected = list(zip(answers, self.probabilities[peer.pixels], strict=True))
         # By probability, not by class: an int8 artifact gives ties, and either class of a tie is right.
         wrong = sum(bool(p[answer] < p.max() - 1e-6) for answer, p in expected)
@@ -141,7 +141,7 @@ def measure(row: Row, setting: Setting, reference: Reference) -> list[Point]:
 
 
 def load(tree: Tree, url: str, bodies: list[bytes], content_type: str, connections: int, seconds: float) -> Point:
-    """One closed loop, with what it cost the server."""
+    """One closed loop, with the CPU time that it cost the server."""
     usage = Usage(tree)
     result = closed(url, bodies, content_type, connections, seconds)
     cpu, others = usage.stop()

@@ -45,7 +45,7 @@ class Service:
         return f"http://127.0.0.1:{self.port}/classify"
 
     def model(self) -> dict[str, Any]:
-        """What ``GET /model`` tells."""
+        """The JSON of ``GET /model``."""
         return http.ask_json(f"http://127.0.0.1:{self.port}/model")
 
     def classify(self, photo: bytes) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Goal:
-    """A promise and what was measured: ``value`` must be ``at_least`` the limit, or at most it."""
+    """A promise and its measurement. ``value`` must reach ``limit`` where ``at_least``, else must not exceed it."""
 
     name: str
     value: float | None

@@ -39,7 +39,7 @@ SIZES = {
     "object 800×600": (800, 600),
     "phone 4000×3000": (4000, 3000),
 }
-# What issue 3 quotes of a published deployment of the tutorial's recipe on 2 cores: total and decode, ms.
+# A published deployment of the tutorial's recipe on 2 cores: total and decode, ms.
 PUBLISHED = {
     "scenery 1920×1080": (49.1, 12.3),
     "portrait 1200×1600": (48.9, 11.8),

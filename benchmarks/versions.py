@@ -1,4 +1,4 @@
-"""What a benchmark is of: the versions of packages, and this repository's revision."""
+"""The code that a benchmark measures: versions of packages, and this repository's revision."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def replay(counts: Sequence[int], seed: int) -> NDArray[np.float64]:
 
 
 def share(planned: NDArray[np.float64], index: int, of: int) -> NDArray[np.float64]:
-    """What worker ``index`` of ``of`` sends: every of-th arrival. All shares together are the plan, none twice."""
+    """The arrivals of worker ``index`` of ``of`` workers: every of-th. All shares together are ``planned``."""
     return planned[index::of]
 
 

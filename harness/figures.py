@@ -1,4 +1,4 @@
-"""Figures of what was measured: exact, because quantiles are taken of all values, never of averages."""
+"""Figures of what was measured. They are exact: quantiles are taken of all values, never of averages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def quantile(values: ArrayLike, q: float) -> float:
-    """The nearest-rank quantile of one-dimensional ``values`` for ``q`` from 0 to 1; NaN where there are no values."""
+    """The nearest-rank quantile ``q``, from 0 to 1, of ``values`` float[n]; NaN where there are none."""
     found = np.asarray(values, np.float64)
     return float(np.quantile(found, q, method="inverted_cdf")) if len(found) else math.nan
 

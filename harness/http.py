@@ -1,4 +1,4 @@
-"""A URL is asked, and a server is waited for. Each question has a connection of its own."""
+"""Ask a URL, and wait for a server. Each question has a connection of its own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ask(
     timeout_s: float = TIMEOUT_S,
     context: ssl.SSLContext | None = None,
 ) -> Answer:
-    """The answer of ``url``, whatever its status; ``context`` is for https. Raises OSError where there is none."""
+    """The answer of ``url``, whatever its status. Raises OSError where there is none. ``context`` is for https."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     connection = (
@@ -87,7 +87,7 @@ def wait_ready(
 ) -> float:
     """Seconds until ``url`` answers with 200. Raises OSError after ``seconds``, and once ``ended`` is true.
 
-    ``ended`` tells that the server has ended. ``timeout_s`` is that of one question.
+    ``ended`` says whether the server's process has ended. ``timeout_s`` limits one question.
     """
     begin = time.perf_counter()
     said = "nothing"

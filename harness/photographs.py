@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "images" / "photos"
-# Photographs that lie beside the repository, where there are any; else scikit-image's.
+# The photographs beside the repository; None, which stands for scikit-image's, where there are none.
 FOLDER = _SHARED if _SHARED.is_dir() else None
 # Camera photographs that scikit-image carries in its package; the rest of its pictures are scans and test charts.
 _PACKAGED = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
@@ -47,7 +47,7 @@ def read(folder: Path | None = FOLDER) -> Photographs:
 
 
 def resized(photographs: Photographs, each: int = 3) -> Photographs:
-    """``each`` of them in every one of SIZES, stretched to it: the label is whatever the server says at idle."""
+    """The first ``each`` of them, stretched to every one of SIZES. Stretching may change their labels."""
     from PIL import Image
 
     files = {}

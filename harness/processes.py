@@ -1,6 +1,6 @@
-"""A server is started, its whole tree of processes is measured, and that tree is stopped and nothing else.
+"""Start a server, measure its whole tree of processes, and stop that tree and nothing else.
 
-PSS and sessions are Linux's; elsewhere a tree holds those descendants alone that have kept their parents.
+It measures PSS, which Linux alone tells.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ class Tree:
 
     def __init__(self, root: int) -> None:
         self.root = root
-        # Of all that were ever in the tree, those that may live. A psutil.Process is an id and its start: an id alone
-        # may be reused for a stranger.
+        # The processes that may still live. A psutil.Process compares by id and start time: an id alone may be reused
+        # for a stranger.
         self._seen = set(_living([root]))
 
     def processes(self) -> list[psutil.Process]:
         """The living processes of the tree, by id."""
         ours = {process for process in self._seen if process.is_running()}
         if any(process.pid == self.root for process in ours) or not psutil.pid_exists(self.root):
-            # Whatever is in the session that started with the root is the root's, also where a parent has ended.
+            # A process whose parent has ended is still in the session that the root started.
             ours |= set(_living(_session(self.root)))
         found: set[psutil.Process] = set()
-        # The root first: it has most of the others.
+        # The root first: most of the others are its descendants.
         for process in sorted(ours, key=lambda process: process.pid != self.root):
             if process not in found:
                 found.add(process)
@@ -78,7 +78,7 @@ class Tree:
         return Memory(rss / 1e6, pss / 1e6, count)
 
     def cpu_seconds(self) -> float:
-        """CPU time of the tree since its start, user and system, children that have ended included."""
+        """Seconds of CPU of the tree since its start: user and system, with children that have ended."""
         total = 0.0
         for process in self.processes():
             with contextlib.suppress(psutil.Error):  # it may have ended since
@@ -105,7 +105,7 @@ class Tree:
 
 
 class Usage:
-    """The CPU time of a stretch of time: that of ``trees``, and what anything else on the machine took meanwhile."""
+    """How much CPU ``trees``, and anything else on the machine, use between the start and ``stop``."""
 
     def __init__(self, *trees: Tree) -> None:
         self._trees = trees
@@ -116,7 +116,7 @@ class Usage:
         return time.perf_counter(), busy_seconds() - time.process_time() - served, served
 
     def stop(self) -> tuple[float, float]:
-        """Seconds of CPU that the trees used since the start, and the cores that others took on average."""
+        """Seconds of CPU that the trees used since the start, and how many cores others took on average."""
         wall, others, served = (now - then for now, then in zip(self._read(), self._begin, strict=True))
         return served, max(0.0, others / wall)
 
@@ -169,13 +169,13 @@ def serving(
 
 
 def busy_seconds() -> float:
-    """CPU time that the whole machine has spent since its start, on anything: to see what others took meanwhile."""
+    """Seconds of CPU that the whole machine has spent on anything since its start."""
     spent = psutil.cpu_times()
     return spent.user + spent.nice + spent.system + spent.irq + spent.softirq
 
 
 def listeners(port: int) -> list[psutil.Process]:
-    """The processes that listen on a TCP port of this machine, without those that descend from another of them.
+    """The processes that listen on a TCP port of this machine; of parent and child, the parent alone.
 
     Empty where they can't be seen: on some systems only root may ask.
     """
@@ -197,7 +197,7 @@ def listeners(port: int) -> list[psutil.Process]:
 
 
 def resident_bytes(roots: Sequence[psutil.Process]) -> int:
-    """RSS of ``roots`` and their children; 0 where one ends meanwhile: fewer processes are no less memory."""
+    """RSS of ``roots`` and their descendants in bytes; 0 where one ends meanwhile, for then the sum means nothing."""
     try:
         trees = ([root, *root.children(recursive=True)] for root in roots)
         return sum(process.memory_info().rss for tree in trees for process in tree)
@@ -222,7 +222,7 @@ def _session(leader: int) -> list[int]:
 
 
 def _runs(process: psutil.Process) -> bool:
-    """Whether it has not ended; one that waits to be reaped has."""
+    """Whether it has not ended. One that waits to be reaped has ended."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -53,7 +53,7 @@ class Rule:
             raise ValueError(f"an SLO of {self.slo_ms!r} ms: it must be more than 0")
 
     def chance(self, queries: int, misses: int) -> float:
-        """The chance of at most ``misses`` among ``queries`` if a share 1 − quantile of all missed."""
+        """The chance of at most ``misses`` in ``queries`` requests, if a share 1 − quantile of all requests missed."""
         p, q = math.log1p(-self.quantile), math.log(self.quantile)
         log_n = math.lgamma(queries + 1)
         return math.fsum(
@@ -62,7 +62,7 @@ class Rule:
         )
 
     def needed(self, misses: int) -> int:
-        """The fewest queries that suffice with ``misses`` misses."""
+        """The fewest requests that are enough to pass with ``misses`` misses."""
         low, high = misses, misses + 1
         while self.chance(high, misses) > 1 - self.confidence:
             low, high = high, 2 * high
@@ -72,7 +72,7 @@ class Rule:
         return high
 
     def allowed(self, queries: int) -> int:
-        """The most misses with which ``queries`` suffice; -1 where they are too few even without a miss."""
+        """The most misses with which ``queries`` requests pass; -1 where they are too few even without a miss."""
         allowed = -1
         while allowed + 1 <= queries and self.chance(queries, allowed + 1) <= 1 - self.confidence:
             allowed += 1
@@ -81,7 +81,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Trial:
-    """One rate that was tried. ``generator``: why the generator, not the server, may have set the result; "" if not.
+    """One rate that was tried. ``generator``: why the generator may have been the bottleneck; "" where it was not.
 
     ``examples``: the first of what failed, in words.
     """
@@ -112,7 +112,7 @@ class Trial:
 
 @dataclass
 class Capacity:
-    """What the search found: ``rate`` holds, as ``best`` shows; all trials in their order."""
+    """The search's result: ``rate`` holds, ``best`` is the trial that shows it, ``trials`` are all in their order."""
 
     rate: float
     best: Trial
@@ -120,7 +120,7 @@ class Capacity:
 
     @property
     def warning(self) -> str:
-        """Why the server may hold more than was found; "" where nothing speaks for it."""
+        """Why the true capacity may be higher; "" where there is no reason."""
         limiting = [trial for trial in self.trials if trial.generator and trial.rate <= 1.5 * self.rate]
         return limiting[0].generator if limiting else ""
 

@@ -25,14 +25,14 @@ logger = logging.getLogger("loadtests")
 
 
 class _Sender(FastHttpUser):
-    """Sends what it is asked to and checks the answer."""
+    """A user that sends one request and checks its answer."""
 
     abstract = True
     wait_time = between(0.5, 2.0)
     requests: ClassVar[dict[str, list[Request]]] = {}
 
     def send(self, kind: str) -> None:
-        """One request of a kind out of payloads.KINDS, and its answer judged."""
+        """Send a request of a kind out of payloads.KINDS and judge its answer."""
         choice = random.randrange(len(self.requests[kind]))
         request = self.requests[kind][choice]
         headers = {"Content-Type": request.content_type} | payloads.authorization()

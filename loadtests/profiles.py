@@ -66,7 +66,7 @@ class Profile:
         return [Segment(self.warm_up_s, rates[0].rate), *rates] if self.warm_up_s else rates
 
     def lasting(self, seconds: float) -> Profile:
-        """The same, ``seconds`` long: its phases keep their shares of the time."""
+        """The same profile, ``seconds`` long. Its phases keep their shares of the time."""
         factor = seconds / self.seconds
         return replace(self, phases=tuple(replace(phase, seconds=phase.seconds * factor) for phase in self.phases))
 

@@ -1,4 +1,4 @@
-"""What a run shows while it lasts: a bar on a terminal, else a line every few seconds."""
+"""Progress of a run: a bar on a terminal, else a line every few seconds."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Meter:
         self._bar.update(self._task, description=f"{self._label} {number} of {of}", completed=number / of, refresh=True)
 
     def show(self, now: Progress) -> None:
-        """Show what became of the sends of a second ago."""
+        """Show the outcomes of the requests of a second ago."""
         parts = [now.recent] if self._recent is None else [self._recent, now.recent]
         recent = np.concatenate(parts)
         self._recent = recent = recent[recent["at"] >= now.at - _LAG_S - _WINDOW_S]

@@ -19,7 +19,7 @@ FORMAT = 1
 
 
 class ReportError(ValueError):
-    """A file that is no report of ours."""
+    """A file that is not one of our reports."""
 
 
 def of_run(

@@ -1,4 +1,4 @@
-"""What was measured, request by request: exact, because quantiles are taken of all samples, never of averages."""
+"""Samples: one for each request, and the figures of all of them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99, "p99_9_ms": 0.999}
 
 @dataclass
 class Run:
-    """What one plan brought: samples DTYPE[n], a share of one core for each process, and failures in words."""
+    """The result of one plan: samples DTYPE[n], the share of a core that each process used, and failures in words."""
 
     samples: NDArray[Any]
     cpu_shares: list[float]
@@ -40,7 +40,7 @@ def merged(parts: Sequence[bytes]) -> NDArray[Any]:
 
 
 def with_unanswered(samples: NDArray[Any], at: NDArray[np.float64], kinds: NDArray[np.uint8]) -> NDArray[Any]:
-    """``samples``, and one without an answer for each planned send, at ``at`` of ``kinds``, that is not among them."""
+    """``samples``, and one with NO_ANSWER for each planned send (``at``, ``kinds``) that is not among them."""
     left = ~np.isin(at, samples["at"])
     unanswered = np.zeros(np.count_nonzero(left), DTYPE)
     unanswered["at"], unanswered["kind"] = at[left], kinds[left]
@@ -130,7 +130,7 @@ def summarise(name: str, samples: NDArray[Any], seconds: float, slo_ms: float) -
 
 
 def recovery_s(samples: NDArray[Any], since: float, slo_ms: float) -> float:
-    """Seconds after ``since`` until the last bad answer to what was sent after it: late, refused, failed or unsent.
+    """Seconds from ``since`` until the last bad outcome of later requests: late, refused, failed or unsent.
 
     0 where every one was answered rightly within the SLO.
     """

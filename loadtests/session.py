@@ -35,7 +35,7 @@ MAX_LAG_TO_SLO = 0.2
 
 @dataclass(frozen=True)
 class Progress:
-    """What a run has come to: seconds of how many, and the samples that came since the last time it was told."""
+    """How far a run is: second ``at`` of ``of``, and the samples that came since the last report."""
 
     at: float
     of: float
@@ -66,7 +66,7 @@ def reference(
 
 
 def pick(requests: Sequence[Request], mix: Mapping[str, float], count: int, seed: int) -> NDArray[np.uint16]:
-    """Which request each of ``count`` sends is: by the weight of its kind, evenly among those of a kind."""
+    """The index of each of ``count`` requests: kinds by their weights, evenly within a kind; uint16[count]."""
     kinds = [request.kind for request in requests]
     weights = np.array([mix.get(kind, 0.0) / kinds.count(kind) for kind in kinds])
     random = np.random.default_rng([seed, 1])
@@ -74,7 +74,7 @@ def pick(requests: Sequence[Request], mix: Mapping[str, float], count: int, seed
 
 
 def why_generator(run: samples.Run, summary: samples.Summary) -> str:
-    """Why the generator may have set the result rather than the server; "" where nothing speaks for it."""
+    """Why the generator, not the server, may have been the bottleneck; "" where it was not."""
     if summary.dropped > MAX_DROPPED * summary.planned:
         return f"the generator could not make {summary.dropped} of {summary.planned} sends in time"
     if run.cpu_shares and max(run.cpu_shares) > MAX_CPU_SHARE:
@@ -86,7 +86,7 @@ def why_generator(run: samples.Run, summary: samples.Summary) -> str:
 
 @dataclass
 class Result:
-    """A profile's run: samples with their time counted from the end of the warm-up, and what was seen of the server."""
+    """A profile's run: samples, whose time counts from the end of the warm-up, and the server's metrics and memory."""
 
     profile: Profile
     run: samples.Run

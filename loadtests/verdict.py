@@ -51,7 +51,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Finding:
-    """One threshold held against what was measured; ``value`` is None where it was not."""
+    """One threshold and the figure that was measured; ``value`` is None where none was."""
 
     threshold: Threshold
     value: float | None
@@ -63,7 +63,7 @@ class Finding:
 
     @property
     def holds(self) -> bool:
-        """Whether it is within its bounds; also where nothing could be judged, which is said."""
+        """Whether the figure is within its bounds, or was not measured."""
         return self._broken() is None
 
     def _broken(self) -> tuple[str, float] | None:

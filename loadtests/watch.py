@@ -68,7 +68,7 @@ def wait_ready(url: str, seconds: float) -> float:
 
 
 def model(url: str) -> dict[str, Any]:
-    """What ``GET /model`` tells, or nothing where the server has no such page. Raises OSError."""
+    """The JSON of ``GET /model``; empty where the server has no such page. Raises OSError."""
     status, _, content = http.ask(f"{url}/model", headers=payloads.authorization())
     if status != 200:
         return {}
@@ -81,7 +81,7 @@ def model(url: str) -> dict[str, Any]:
 
 @dataclass
 class Memory:
-    """Resident memory over time, in MB (10^6 bytes): ``source`` says whose, None where it can't be known."""
+    """Memory over time, in MB (10^6 bytes). ``source`` says of which processes; None where it can't be known."""
 
     source: str | None
     points: list[tuple[float, float]] = field(default_factory=list)
@@ -108,7 +108,7 @@ class Memory:
 
 
 class Watch:
-    """Scrapes a server now and then; ``look`` is called by the run, with the seconds since its warm-up's end."""
+    """Scrapes a server every ``every_s`` seconds. The run calls ``look`` with the seconds since its warm-up's end."""
 
     def __init__(self, url: str, every_s: float) -> None:
         self._url, self._every_s = url, every_s

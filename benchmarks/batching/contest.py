@@ -1,4 +1,4 @@
-"""The contest: devices and loads, the settings that each policy is tried with, and what each comes to.
+"""The contest: devices and loads, the settings that each policy is tried with, and their goodput.
 
 Each other policy is tuned for each device and SLO, on other requests than those that count. Ours has no knob.
 """
@@ -49,7 +49,7 @@ A100 = Backend(
 SETTINGS = ((CPU, 0.1), (T4, 0.025), (T4, 0.05), (A100, 0.01), (A100, 0.025), (A100, 0.05))
 LOADS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0)
 REQUESTS = 20_000
-# The check with several devices.
+# The contest with several devices.
 DEVICES, SEVERAL_SETTINGS, SEVERAL_LOADS = (2, 4), ((CPU, 0.1), (T4, 0.025), (A100, 0.025)), (0.6, 0.8, 1.0, 1.25, 2.0)
 SEED = 1
 # The loads that policies are tuned at, and the requests of each.
@@ -69,7 +69,7 @@ ARRIVALS: dict[str, Arrive] = {
 
 @dataclass(frozen=True)
 class Point:
-    """What one policy came to at one load; goodput and capacity in images a second."""
+    """One policy's figures at one load; goodput and capacity in images a second."""
 
     backend: str
     slo_ms: float

@@ -1,4 +1,4 @@
-"""A device simulated event by event: arrivals in, batches through a policy, and what the best schedule would do."""
+"""A device, simulated event by event with a batching policy, and the best schedule that there could be."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Policy(Protocol):
         """Queue or refuse a request that comes now."""
 
     def next(self, now: float) -> tuple[Sequence[float] | None, float]:
-        """What an idle device shall run now, or None, and then the time to ask again unless something happens."""
+        """The batch that an idle device runs now; or None, and the time to ask again unless something happens."""
 
     def done(self, batch: Sequence[float], seconds: float, now: float) -> None:
         """A device has finished what ``next`` gave it. Called before it is offered to ``next`` again."""
@@ -60,7 +60,7 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to, of the requests after LEARNING; latencies are of the answered, late ones included."""
+    """A run's figures, of the requests after LEARNING. Latencies in seconds are of all answers, also of late ones."""
 
     goodput: float
     p50: float
@@ -130,7 +130,7 @@ def _result(
 
 
 def optimum(arrivals: NDArray[np.float64], backend: Backend, slo: float, *, learning: float = LEARNING) -> int:
-    """How many the best schedule of one device serves in time that knows all arrivals, of those after ``learning``.
+    """How many requests after ``learning`` one device can serve in time, where it knows all arrivals in advance.
 
     Its batches take exactly ℓ(b).
 

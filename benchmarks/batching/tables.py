@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Table:
-    """The points, to be looked up."""
+    """The points of a contest by place, load and policy. A place is a device, an SLO, a count and kind of arrivals."""
 
     def __init__(self, points: Sequence[Point]) -> None:
         self.points = {(p.backend, p.slo_ms, p.devices, p.arrivals, p.load, p.policy): p for p in points}
@@ -31,26 +31,26 @@ class Table:
         return self.points[(*place, load, policy)].goodput
 
     def mean_share(self, place: tuple[str, float, int, str], policy: str) -> float:
-        """Of the best schedule's goodput, mean over the loads."""
+        """A policy's goodput as a share of the best schedule's, the mean over all loads."""
         return statistics.mean(
             self.goodput(place, load, policy) / self.goodput(place, load, "optimum") for load in self.loads
         )
 
     def to_best(self, place: tuple[str, float, int, str], load: float) -> float:
-        """Ours, over the best of the others."""
+        """Our goodput divided by the best other's."""
         return self.goodput(place, load, OURS) / max(self.goodput(place, load, other) for other in OTHERS)
 
     def worst(self, place: tuple[str, float, int, str]) -> tuple[float, float]:
-        """The least of those ratios over all loads, and its load."""
+        """The least of these ratios over all loads, and its load."""
         return min((self.to_best(place, load), load) for load in self.loads)
 
     def overload(self, place: tuple[str, float, int, str]) -> float:
-        """Our goodput at the highest load, over its peak."""
+        """Our goodput at the highest load, divided by its peak."""
         return self.goodput(place, self.loads[-1], OURS) / max(self.goodput(place, load, OURS) for load in self.loads)
 
 
 def place_name(place: tuple[str, float, int, str]) -> str:
-    """A device and its SLO."""
+    """A place's name: the device and its SLO."""
     backend, slo_ms, devices, _ = place
     return f"{f'{devices} × ' if devices > 1 else ''}{backend}, {slo_ms:.0f} ms"
 
@@ -108,7 +108,7 @@ def sheets_of(one: Table, several: Table) -> list[Sheet]:
 
 
 def wrong_starts(count: int) -> Sheet:
-    """Goodput with warm-up figures that are wrong, over that with right ones: learning included."""
+    """Goodput with wrong warm-up figures, divided by that with right ones. The policy learns meanwhile."""
     rows: list[Sequence[Cell]] = []
     for backend, slo in SEVERAL_SETTINGS:
         for load in (0.9, 2.0):
@@ -125,7 +125,7 @@ def wrong_starts(count: int) -> Sheet:
 
 
 def about(count: int) -> str:
-    """What the tables are of, in markdown."""
+    """An introduction to the tables, in markdown."""
     return f"""## Batching policies, simulated
 
 `python -m benchmarks.batching`: {count:,} open-loop requests at each load, of which the first {LEARNING:.0%} (learning)
@@ -144,7 +144,7 @@ runs what will be late; batch 1 drops what can't be in time.
 
 
 def goals_of(one: Table, several: Table, decisions: Sequence[tuple[float, float]]) -> list[Goal]:
-    """What was promised."""
+    """The goals of the contest."""
     made = []
     for table, title in ((one, "one device"), (several, "several devices")):
         ratio, load, place = min((*table.worst(place), place) for place in table.places)

@@ -1,1 +1,1 @@
-"""The commands of ``python -m loadtests``, a module each, and what they share."""
+"""The commands of ``python -m loadtests``, a module each, with their options, their server and their console."""

@@ -1,4 +1,4 @@
-"""What the commands print: results on stdout, progress on stderr, and the verdict in the last line."""
+"""Printing: results on stdout, progress on stderr, and the verdict in the last line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options that ``run`` and ``find-limit`` share, and what is made of them."""
+"""The options that ``run`` and ``find-limit`` share."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Options:
         return replace(known[name], mix=self.mix) if self.mix else known[name]
 
     def server_command(self, port: int) -> list[str]:
-        """The words of --serve, if any. Raises ValueError, KeyError or IndexError where they can't be told."""
+        """The words of --serve with its port. Raises ValueError, KeyError or IndexError."""
         return [word.format(port=port) for word in shlex.split(self.serve or "")]
 
 

@@ -1,4 +1,4 @@
-"""The server that is loaded: found or started, asked for its labels, and stopped again."""
+"""The server under load: it is found or started, asked for its labels, and stopped again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ENDINGS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Target(NamedTuple):
-    """``model``: what its ``GET /model`` tells. ``restart`` starts a server of our own afresh; seconds until ready."""
+    """``model``: the JSON of its ``GET /model``. ``restart``: starts our own server again, gives seconds to ready."""
 
     session: Session
     url: str
@@ -38,7 +38,7 @@ class Target(NamedTuple):
 
 @contextlib.contextmanager
 def ready(options: Options, profile: Profile) -> Iterator[Target]:
-    """The server that ``options`` name, ready, and a session with it.
+    """The server that ``options`` name, once it is ready, and a session with it.
 
     Ends the process with 1 where no capacity is found, and with 2 where there is nothing to judge.
     """
@@ -53,7 +53,7 @@ def ready(options: Options, profile: Profile) -> Iterator[Target]:
     from loadtests.progress import Meter
     from loadtests.session import Session, payload, reference
 
-    # What was started here must end with this process, also where that is told to end.
+    # A server that was started here must end with this process, also where a signal ends it.
     for number in _ENDINGS:
         signal.signal(number, _terminate)
     try:
