@@ -203,6 +203,12 @@ def test_importing_what_serves_loads_no_runtime() -> None:
     assert not names & (HEAVY | {"model_build", "skimage", "scipy"})
 
 
+def test_the_load_tests_commands_load_nothing_that_locust_must_replace_first() -> None:
+    names = loaded("import loadtests.__main__")
+    assert {"loadtests", "harness", "click"} <= names
+    assert not names & {"ssl", "asyncio", "locust", "gevent", "psutil"}
+
+
 def test_importing_the_onnx_service_loads_no_torch(store: Path) -> None:
     names = loaded("import service", {"BENTOML_HOME": str(store)})
     assert {"service", "bentoml"} <= names
