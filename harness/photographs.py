@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,7 +68,7 @@ def _packaged() -> Photographs:
     for name in _PACKAGED:
         with Image.open(Path(skimage.__file__).parent / "data" / name) as image:
             files[Path(name).with_suffix(".jpg").name] = _jpeg(image.convert("RGB"), 92)
-    return Photographs(files, f"scikit-image {skimage.__version__}")
+    return Photographs(files, f"scikit-image {version('scikit-image')}")
 
 
 def _jpeg(image: Picture, quality: int) -> bytes:
