@@ -1,6 +1,6 @@
 """Charts of a plan as SVG files that read on a light page and on a dark one: no background, middle tones.
 
-matplotlib would be 60 MB more for a few polylines (loadtests/charts.py draws for a page that has its colours itself).
+matplotlib would be 60 MB more for a few polylines (loadtests/linechart.py draws for a page with colours of its own).
 """
 
 from __future__ import annotations

@@ -12,16 +12,15 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import yaml
+
+from harness.http import free_port, is_ready
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -173,7 +172,7 @@ class Cluster:
     def _probe(self, pod: Pod, now: float) -> None:
         assert pod.process is not None
         assert pod.launched is not None
-        if _answers(f"http://127.0.0.1:{pod.port}/readyz"):
+        if is_ready(f"http://127.0.0.1:{pod.port}/readyz"):
             pod.answers = now
             return
         ended = pod.process.poll()
@@ -229,24 +228,8 @@ class Cluster:
         pod.log.close()
 
 
-def free_port() -> int:
-    """A TCP port of the loopback that nothing listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def _found(command: str, package: str) -> str:
     path = shutil.which(command) or shutil.which(command, path="/usr/sbin:/sbin")
     if path is None:
         raise ClusterError(f"{command!r} is missing; on Debian: apt-get install --no-install-recommends {package}")
     return path
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as reply:
-            return bool(reply.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False

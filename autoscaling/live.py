@@ -18,6 +18,7 @@ import numpy as np
 from autoscaling import fleet, prometheus, queries, sender
 from autoscaling.hpa import SYNC_S, Autoscaler, Offered, State, decide
 from autoscaling.sync import History
+from harness import arrivals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,7 +154,7 @@ def run(cluster: Cluster, plan: Plan, body: bytes, told: Callable[[float, int, i
         wanted[second:], ready[second:] = cluster.wanted, cluster.ready
         told(now, cluster.wanted, cluster.ready)
 
-    planned = sender.arrivals(plan.counts.tolist(), plan.seed)
+    planned = arrivals.replay(plan.counts.tolist(), plan.seed)
     answers = _sending(cluster.port, body, planned, start, tick)
     late = np.bincount(planned[answers.late(plan.slo_s)].astype(int), minlength=length).astype(float)
     begun = [pod for pod in cluster.pods if pod.ready is not None]
@@ -175,7 +176,7 @@ def run(cluster: Cluster, plan: Plan, body: bytes, told: Callable[[float, int, i
 
 
 def _held(answers: Answers, ready: NDArray[np.float64]) -> float | None:
-    """Images a second that a ready pod answers in a second in which all have more than they can do."""
+    """The median images a second of a ready pod in seconds in which all pods are overloaded; None without any."""
     length = len(ready)
     done = (answers.planned + answers.latency)[answers.status == 200]
     refused = np.bincount(answers.planned[answers.status == 429].astype(int), minlength=length)

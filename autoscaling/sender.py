@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from harness.wire import NO_ANSWER, Client
 
+if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 TIMEOUT_S = 10.0
@@ -19,9 +19,10 @@ TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class Answers:
-    """What became of requests: ``planned`` second, ``sent`` so many seconds later, HTTP ``status`` (0: none), and
+    """The requests' outcomes: float64[n], status int64[n].
 
-    ``latency`` in seconds from the planned moment to the answer's last byte; float64[n], status int64[n].
+    ``planned``: the second. ``sent``: how many seconds later it left. ``status``: HTTP's, 0 where there was no answer.
+    ``latency``: seconds from the planned moment to the answer's last byte.
     """
 
     planned: NDArray[np.float64]
@@ -30,18 +31,9 @@ class Answers:
     latency: NDArray[np.float64]
 
     def late(self, slo_s: float) -> NDArray[np.bool_]:
-        """bool[n]: refused, failed, or answered later than ``slo_s`` after it was meant to be sent."""
+        """bool[n]: refused, failed, or answered later than ``slo_s`` after the planned moment."""
         late: NDArray[np.bool_] = (self.status != 200) | (self.latency > slo_s)
         return late
-
-
-def arrivals(counts: Sequence[int], seed: int) -> NDArray[np.float64]:
-    """Seconds float64[sum(counts)], ascending: ``counts[i]`` within second i, at random.
-
-    Given their number, the arrivals of a Poisson process within a second are independent and uniform.
-    """
-    seconds = np.repeat(np.arange(len(counts), dtype=np.float64), counts)
-    return np.sort(seconds + np.random.default_rng(seed).random(len(seconds)))
 
 
 async def send(port: int, body: bytes, planned: NDArray[np.float64], start: float) -> Answers:
@@ -75,16 +67,12 @@ async def send(port: int, body: bytes, planned: NDArray[np.float64], start: floa
 
 
 async def _status(port: int, request: bytes) -> int:
-    """The status of the answer to ``request``; 0 where there is none within TIMEOUT_S."""
+    """The status of the answer to ``request``; NO_ANSWER where there is none within TIMEOUT_S."""
+    client = Client("127.0.0.1", port)
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            try:
-                writer.write(request)
-                line = await reader.readline()
-                await reader.read(-1)
-                return int(line.split()[1])
-            finally:
-                writer.close()
-    except (OSError, TimeoutError, ValueError, IndexError):
-        return 0
+            return await client.ask(request)
+    except (OSError, TimeoutError):
+        return NO_ANSWER
+    finally:
+        client.close()

@@ -17,9 +17,10 @@ from typing import Any
 import click
 from rich.console import Console
 
-from benchmarks import machine, results
+from benchmarks import results, versions
 from benchmarks.peers import ROOT, VENV_PYTHON
-from benchmarks.results import Sheet
+from benchmarks.results import DISTURBED_CORES, Sheet
+from harness.machine import machine
 
 FOLDER = ROOT / "docs" / "results"
 # Name → the options that make it last minutes, and those of the smoke test.
@@ -85,8 +86,10 @@ def _origin(data: dict[str, Any]) -> list[str]:
         f"{data['date']}, {data['cpu']}, {data['cores']} cores, Python {data['python']}, {versions}; "
         f"revision {data['revision']}; `{data['command']}`, {data['took_s']} s."
     ]
+    if "photographs" in data:
+        lines[0] += f" Photographs: {data['photographs']}."
     taken = data.get("others_cores_max", 0)
-    if taken > machine.DISTURBED_CORES:
+    if taken > DISTURBED_CORES:
         lines += ["", f"**Disturbed**: something else on the machine used up to {taken:.1f} cores meanwhile."]
     return lines
 
@@ -96,7 +99,7 @@ def _draw(folder: Path, python: Path, console: Console) -> None:
         console.print("no charts: they are drawn in .venv-bench, which `make bench` sets up")
         return
     drawn = subprocess.run(
-        [python, ROOT / "benchmarks" / "charts.py", folder], capture_output=True, text=True, timeout=120
+        [python, ROOT / "benchmarks" / "plots.py", folder], capture_output=True, text=True, timeout=120
     )
     if drawn.returncode:
         console.print(f"no charts: {drawn.stderr.strip()[-500:]}", markup=False)
@@ -117,8 +120,8 @@ def main(quick: bool, only: tuple[str, ...], out: Path | None, revision: str | N
     folder = out or (ROOT / "build" / "bench" / "results" if quick else FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
     about = {
-        "revision": revision or machine.revision(),
-        "versions": machine.versions(Path(sys.executable)),
+        "revision": revision or versions.revision(),
+        "versions": versions.installed(Path(sys.executable)),
     }
     failed = []
     for name in only or SUITE:
@@ -130,7 +133,7 @@ def main(quick: bool, only: tuple[str, ...], out: Path | None, revision: str | N
             failed.append(name)
             continue
         command = shlex.join(["python", "-m", f"benchmarks.{name}", *options])
-        data = {**machine.machine(), **about, **data, "command": command, "took_s": round(time.monotonic() - started)}
+        data = {**machine(), **about, **data, "command": command, "took_s": round(time.monotonic() - started)}
         (folder / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     found = {name: folder / f"{name}.json" for name in (*SUITE, *EXTRA)}
     everything = {name: json.loads(path.read_text("utf-8")) for name, path in found.items() if path.is_file()}
@@ -139,12 +142,12 @@ def main(quick: bool, only: tuple[str, ...], out: Path | None, revision: str | N
     goals = [{"benchmark": name, **goal} for name, data in everything.items() for goal in data.get("goals", [])]
     console.print(results.table(results.goal_sheet(goals)))
     worst = max((float(data.get("others_cores_max", 0)) for data in everything.values()), default=0.0)
-    if worst > machine.DISTURBED_CORES:
+    if worst > DISTURBED_CORES:
         console.print(f"Caution: something else used up to {worst:.1f} cores; run this on a machine at rest.")
     if failed:
         console.print(f"Failed: {', '.join(failed)}")
     met = sum(goal["met"] for goal in goals)
-    summary = {"benchmark": "all", **machine.machine(), **about, "took_s": round(time.monotonic() - begin)}
+    summary = {"benchmark": "all", **machine(), **about, "took_s": round(time.monotonic() - begin)}
     summary |= {"met": met, "of": len(goals), "failed": failed, "others_cores_max": worst, "goals": goals}
     print(json.dumps(summary))
     sys.exit(1 if failed else 0)

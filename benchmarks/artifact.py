@@ -1,4 +1,4 @@
-"""What every benchmark serves: a 224 px, 1000-class ResNet18, built once into a model store of the benchmarks' own.
+"""The model that every benchmark serves: a ResNet18 of 224 px and 1,000 classes, built once into its own store.
 
 With ImageNet's weights if the torch hub cache has them, else with seeded random ones: the speed is the same.
 ``python -m benchmarks.artifact`` builds it; the other benchmarks do so themselves when it is missing or outdated.

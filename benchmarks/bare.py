@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from harness import photographs
+from harness.machine import cores
 from runners import telemetry
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _START_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class Bare:
-    """``images_s`` over all processes; ms of one image's decode and inference in one of them, on average.
+    """``images_s``: images a second of all processes. The ms are one image's, on average.
 
     ``cpu_share``: how much of its core a process had; below 1, something else took the rest.
     """
@@ -103,11 +104,6 @@ def _loop(artifact: Path, photos: list[bytes], seconds: float) -> _Count:
     return _Count(count, time.perf_counter() - begin, time.process_time() - cpu, decode_s, inference_s)
 
 
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 @click.command()
 @click.option(
     "--artifact",
@@ -126,14 +122,14 @@ def cores() -> int:
 @click.option("--processes", type=click.IntRange(1, 256), default=cores, show_default="one a core")
 def main(artifact: Path, folder: Path | None, seconds: float, processes: int) -> None:
     """Measure the bare decode and inference loop, the yardstick of the other benchmarks."""
-    from loadtests import photos
-
-    result = bare(artifact, list(photos.read(folder).values()), seconds, processes)
+    found = photographs.read(folder)
+    result = bare(artifact, found.bodies, seconds, processes)
     print(
         f"{result.images_s:.1f} images/s in {processes} processes; one image: "
         f"decode {result.decode_ms:.2f} ms, inference {result.inference_ms:.2f} ms"
     )
-    print(json.dumps({"benchmark": "bare", **asdict(result)}))
+    print(f"Photographs: {found}")
+    print(json.dumps({"benchmark": "bare", "photographs": str(found), **asdict(result)}))
 
 
 if __name__ == "__main__":

@@ -15,12 +15,13 @@ import click
 from rich.console import Console
 
 from benchmarks import artifact as artifacts
-from benchmarks import machine, ours, report, results
-from benchmarks.bare import Bare, bare, cores
+from benchmarks import comparison, ours, results, versions
+from benchmarks.bare import Bare, bare
 from benchmarks.measure import Point, Reference, Row, Setting, measure
 from benchmarks.peers import PEERS, VENV_PYTHON, Peer
-from loadtests import photos
-from loadtests.processes import StartError
+from harness import photographs
+from harness.machine import cores
+from harness.processes import StartError
 
 
 def lineup(only: tuple[str, ...], draft: str, python: Path) -> list[Peer]:
@@ -50,7 +51,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     "--photos",
     "folder",
     type=_FOLDER,
-    default=photos.FOLDER,
+    default=photographs.FOLDER,
     help="A folder of JPEG files; without it, scikit-image's photographs.",
 )
 @click.option("--seconds", type=click.FloatRange(0.5, 300), default=5.0, show_default=True, help="Of each measurement.")
@@ -94,11 +95,11 @@ def main(
     progress = Console(stderr=True)
     # Servers run in other folders, so paths must be absolute; but an environment's python must stay the link it is.
     python = python.absolute()
-    built = artifacts.ready()
+    built, found = artifacts.ready(), photographs.read(folder)
     setting = Setting(
         artifact=built.file,
         weights=built.weights,
-        photos=photos.read(folder),
+        photos=found.files,
         workers=workers,
         seconds=seconds,
         warm_up=warm_up,
@@ -130,9 +131,14 @@ def main(
             before = after
             said = row.failure or ", ".join(f"c={c} {points[-1].ratio:.2f}" for c, points in row.points.items())
             progress.print(f"  {row.peer.name}: {said} ({time.monotonic() - begin:.0f} s)", markup=False)
-    data = report.summary(rows, yardsticks, setting, rounds)
-    data |= {"cores": cores(), "weights": built.origin, "versions": machine.versions(python) if python.exists() else {}}
-    results.finish("compare", data, report.sheets(data), report.goals(data), report.others(data))
+    data = comparison.summary(rows, yardsticks, setting, rounds)
+    data |= {
+        "cores": cores(),
+        "weights": built.origin,
+        "versions": versions.installed(python) if python.exists() else {},
+    }
+    sheets, goals, others = comparison.sheets(data), comparison.goals(data), comparison.others(data)
+    results.finish("compare", data, sheets, goals, others, found)
 
 
 if __name__ == "__main__":

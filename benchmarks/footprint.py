@@ -16,7 +16,8 @@ from benchmarks import artifact, ours, results
 from benchmarks.load import closed
 from benchmarks.peers import ROOT
 from benchmarks.results import Goal, Sheet, at_least, at_most
-from loadtests import photos
+from harness import photographs
+from harness.processes import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,14 +37,14 @@ def start_command() -> list[str]:
 
 
 def cold_starts(command: Sequence[str], count: int) -> list[dict[str, Any]]:
-    """Seconds from the command to ready, with files in the page cache, and what loading took of them."""
+    """Seconds from the command to ready, with files in the page cache, and the part that loading took."""
     starts = []
     for _ in range(count):
-        begin, watch = time.perf_counter(), ours.Watch()
+        begin, usage = time.perf_counter(), Usage()
         with ours.running(command) as service:
             seconds = time.perf_counter() - begin
             # The processes are new: all the CPU time they have had is of this stretch.
-            others = max(0.0, watch.stop()[1] - service.tree.cpu_seconds() / seconds)
+            others = max(0.0, usage.stop()[1] - service.tree.cpu_seconds() / seconds)
             runner = service.model()["runner"]
         starts.append(
             {
@@ -57,9 +58,8 @@ def cold_starts(command: Sequence[str], count: int) -> list[dict[str, Any]]:
     return starts
 
 
-def memory(requests: int) -> list[dict[str, float]]:
-    """PSS of the service's processes as ``requests`` are answered."""
-    bodies = list(photos.read(photos.FOLDER).values())
+def memory(bodies: Sequence[bytes], requests: int) -> list[dict[str, float]]:
+    """PSS of the service's processes as ``requests`` of photographs ``bodies`` are answered."""
     readings: list[dict[str, float]] = []
     with ours.running(workers=1, placement="inline") as service:
         precision = service.model()["precision"]
@@ -129,11 +129,12 @@ def main(quick: bool) -> None:
     artifact.ready()
     command = start_command()
     starts = cold_starts(command, 1 if quick else 5)
-    readings = memory(300 if quick else 10_000)
+    found = photographs.read()
+    readings = memory(found.bodies, 300 if quick else 10_000)
     said = " ".join(command).replace(" PORT={port}", "") or "bentoml serve"
     data = {"command": said, "starts": starts, "memory": readings, "growth_mb": growth(readings)}
     worst = max(start["others_cores"] for start in starts)
-    results.finish("footprint", data, _sheets(said, starts, readings), _goals(starts, readings), worst)
+    results.finish("footprint", data, _sheets(said, starts, readings), _goals(starts, readings), worst, found)
 
 
 if __name__ == "__main__":

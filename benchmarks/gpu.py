@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmarks import artifact, ours, results
-from benchmarks.bare import bare, cores
+from benchmarks.bare import bare
 from benchmarks.load import closed, open_loop
 from benchmarks.results import Goal, Sheet, at_least
-from loadtests import photos
+from harness import photographs
+from harness.machine import cores
+from harness.processes import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,7 +70,7 @@ def batch_seconds(backend: Backend, size: int, batches: Sequence[int], rounds: i
 
 
 def fit(seconds: Mapping[int, float]) -> tuple[float, float]:
-    """α and β in ms of seconds = α·batch + β, by least squares of relative errors: a large batch must not rule."""
+    """α and β in ms of seconds = α·batch + β. Least squares of relative errors, so that no large batch rules."""
     weights = {batch: 1 / took**2 for batch, took in seconds.items()}
     total = sum(weights.values())
     mean_batch = sum(weights[batch] * batch for batch in seconds) / total
@@ -79,7 +81,7 @@ def fit(seconds: Mapping[int, float]) -> tuple[float, float]:
 
 
 def optimum(seconds: Mapping[int, float], slo_ms: float) -> tuple[int, float]:
-    """The batch and its images a second that are best of those where two batches fit into the SLO: one may run."""
+    """The batch size with the most images a second of which two batches fit into the SLO, and that rate."""
     fitting = {batch: took for batch, took in seconds.items() if 2e3 * took <= slo_ms} or {1: seconds[1]}
     best = max(fitting, key=lambda batch: batch / fitting[batch])
     return best, best / fitting[best]
@@ -114,9 +116,8 @@ def costs(rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def serve(row: dict[str, Any], decode_rate: float, seconds: float) -> list[dict[str, Any]]:
-    """The service under Poisson load, at shares of what the GPU and the cores that decode allow."""
-    bodies = list(photos.read(photos.FOLDER).values())
+def serve(row: dict[str, Any], bodies: Sequence[bytes], decode_rate: float, seconds: float) -> list[dict[str, Any]]:
+    """The service under Poisson load of ``bodies``, at shares of what the GPU and the cores that decode allow."""
     limit = min(row["slo_images_s"], decode_rate)
     settings = {"runtime": row["runtime"], "precision": row["precision"], "device": "cuda:0"}
     points = []
@@ -125,9 +126,9 @@ def serve(row: dict[str, Any], decode_rate: float, seconds: float) -> list[dict[
     ) as on:
         closed(on.url, bodies, ours.JPEG, 64, WARM_UP_SECONDS)
         for number, share in enumerate(SHARES):
-            watch = ours.Watch(on.tree)
+            usage = Usage(on.tree)
             result = open_loop(on.url, bodies, ours.JPEG, share * limit, seconds, SLO_MS, number)
-            others = watch.stop()[1]
+            others = usage.stop()[1]
             batcher = on.model()["runner"]["batcher"]
             summary = result.summary()
             points.append({"share": share, "limit": limit, "others_cores": others, "batcher": batcher, **summary})
@@ -173,12 +174,13 @@ def main(quick: bool) -> None:
     name = gpu_name()
     built = artifact.ready("fp32,fp16")
     rows = costs(5 if quick else 30)
-    decode_ms = bare(built.file, list(photos.read(photos.FOLDER).values()), 2.0, cores()).decode_ms
+    found = photographs.read()
+    decode_ms = bare(built.file, found.bodies, 2.0, cores()).decode_ms
     best = max(rows, key=lambda row: float(row["slo_images_s"]))
-    points = serve(best, 1e3 / decode_ms * cores(), 3.0 if quick else 10.0)
+    points = serve(best, found.bodies, 1e3 / decode_ms * cores(), 3.0 if quick else 10.0)
     data = {"gpu": name, "weights": built.origin, "decode_ms": decode_ms, "costs": rows, "service": points}
     sheets = _sheets(name, rows, points, f"{best['runtime']} {best['precision']}")
-    results.finish("gpu", data, sheets, _goals(points), max(point["others_cores"] for point in points))
+    results.finish("gpu", data, sheets, _goals(points), max(point["others_cores"] for point in points), found)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from benchmarks import artifact, ours, results
+from benchmarks import artifact, results
 from benchmarks.results import Goal, Sheet, at_least, at_most
+from harness.processes import Usage
 from runners import telemetry
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def main(quick: bool) -> None:
     built = artifact.ready()
     torch.set_num_threads(1)
     size = json.loads((built.file.parent / "manifest.json").read_text(encoding="utf-8"))["size"]
-    watch = ours.Watch()
+    usage = Usage()
     nodes = profile(artifact.stored("onnx", "int8"), size, 30 if quick else 300)
     before, after = outside(nodes)
     outside_ms = sum(node["ms"] for node in before + after)
@@ -165,7 +166,7 @@ def main(quick: bool) -> None:
         ),
     ]
     data = {"outside_ms": outside_ms, "total_ms": total, "nodes": nodes, "torchscript_ms": ms}
-    results.finish("graph", data, sheets, _goals(outside_ms, variants, ms), watch.stop()[1])
+    results.finish("graph", data, sheets, _goals(outside_ms, variants, ms), usage.stop()[1])
 
 
 if __name__ == "__main__":

@@ -23,7 +23,9 @@ from benchmarks import ours, results
 from benchmarks.load import Result, closed, open_loop
 from benchmarks.peers import ROOT
 from benchmarks.results import Sheet, at_least, at_most
-from loadtests import limit, photos, samples
+from harness import photographs
+from harness.processes import Usage
+from loadtests import capacity, samples
 from loadtests.answers import Outcome
 from loadtests.session import MIN_ALLOWED
 
@@ -32,26 +34,26 @@ WARM_UP_S = 2.0
 PEAK = 1.2
 START_RATE = 50.0
 RESOLUTION = 0.03
-RULE = limit.Rule(SLO_MS)
+RULE = capacity.Rule(SLO_MS)
 OUTCOMES = {200: Outcome.OK, 429: Outcome.REFUSED}
 
 
-def by_benchmarks(url: str, bodies: list[bytes], trial_s: float, seed: int) -> limit.Limit:
+def by_benchmarks(url: str, bodies: list[bytes], trial_s: float, seed: int) -> capacity.Capacity:
     """The limit as benchmarks/load.py sees it."""
     seeds = itertools.count(seed)
 
-    def trial(rate: float, scale: float) -> limit.Trial:
+    def trial(rate: float, scale: float) -> capacity.Trial:
         seconds = scale * max(trial_s, RULE.needed(MIN_ALLOWED) / rate)
         result = open_loop(url, bodies, ours.JPEG, rate, WARM_UP_S + seconds, SLO_MS, next(seeds))
         kept = _samples(result)
-        return limit.Trial(
+        return capacity.Trial(
             rate,
             samples.summarise("", kept, seconds, SLO_MS),
             RULE.allowed(len(kept)),
             cpu_shares=(result.cpu_share,),
         )
 
-    return limit.find(trial, START_RATE, RESOLUTION)
+    return capacity.find(trial, START_RATE, RESOLUTION)
 
 
 def _samples(result: Result) -> Any:
@@ -83,7 +85,8 @@ def by_loadtests(host: str, trial_s: float, seed: int) -> dict[str, Any]:
 def main(rounds: int, quick: bool) -> None:
     """Search for the same limit with two generators; the last line of stdout is one JSON object."""
     trial_s, rounds = (3.0, 1) if quick else (10.0, rounds)
-    bodies = list(photos.read(photos.FOLDER).values())
+    found = photographs.read()
+    bodies = found.bodies
     progress = Console(stderr=True)
     rows: list[dict[str, float]] = []
     others: list[float] = []
@@ -94,9 +97,9 @@ def main(rounds: int, quick: bool) -> None:
             # In turns, so that a machine that slows down favours neither.
             if number % 2:
                 theirs = by_loadtests(host, trial_s, 100 * number)
-            watch = ours.Watch(service.tree)
+            usage = Usage(service.tree)
             bench = by_benchmarks(service.url, bodies, trial_s, 100 * number)
-            others.append(watch.stop()[1])
+            others.append(usage.stop()[1])
             if not number % 2:
                 theirs = by_loadtests(host, trial_s, 100 * number)
             peak = open_loop(service.url, bodies, ours.JPEG, PEAK * bench.rate, trial_s, SLO_MS, number)
@@ -121,7 +124,7 @@ def main(rounds: int, quick: bool) -> None:
         at_least("limit by loadtests, to the limit by benchmarks", ratio, 0.9),
         at_most("limit by loadtests, to the limit by benchmarks", ratio, 1.1),
     ]
-    results.finish("limit", {"slo_ms": SLO_MS, "ratio": ratio, "rounds": rows}, [sheet], goals, max(others))
+    results.finish("limit", {"slo_ms": SLO_MS, "ratio": ratio, "rounds": rows}, [sheet], goals, max(others), found)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,16 @@ import gc
 import ipaddress
 import itertools
 import math
-import random
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from benchmarks.wire import NO_ANSWER, Client
+from harness import arrivals
+from harness.arrivals import Segment
+from harness.figures import plain, quantile
+from harness.wire import NO_ANSWER, Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -31,7 +33,7 @@ CONNECT_EVERY_S = 0.005
 
 
 class Sample(NamedTuple):
-    """One request: when it was meant to be sent, in seconds from the start, its latency, and the status or 0."""
+    """One request: its planned second from the start, its latency in seconds, and its status (0: no answer)."""
 
     start_s: float
     latency_s: float
@@ -75,7 +77,7 @@ class Result:
     def summary(self) -> dict[str, Any]:
         """The figures without the samples, ready for JSON."""
         names = [name for name in self.__dataclass_fields__ if name not in ("samples", "after")]
-        figures = {name: _rounded(getattr(self, name)) for name in names}
+        figures = {name: plain(getattr(self, name)) for name in names}
         return figures | {"statuses": {str(status): count for status, count in sorted(self.statuses.items())}}
 
 
@@ -102,16 +104,9 @@ def open_loop(
     ``then``: a rate and seconds for which to go on without a pause, to see how a server recovers.
     """
     run = _Run(url, bodies, content_type, headers or {})
-    draw = random.Random(seed)
-    arrivals = _poisson(draw, rate, seconds)
-    arrivals += [seconds + at for at in _poisson(draw, *then)]
-    run.go(run.open(arrivals))
+    stretches = [Segment(length, at_rate) for length, at_rate in ((seconds, rate), then[::-1]) if length]
+    run.go(run.open(arrivals.times("poisson", stretches, seed).tolist()))
     return run.result("open", seconds, rate, slo_ms)
-
-
-def _poisson(draw: random.Random, rate: float, seconds: float) -> list[float]:
-    gaps = (draw.expovariate(rate) if rate else math.inf for _ in itertools.count())
-    return list(itertools.takewhile(lambda at: at < seconds, itertools.accumulate(gaps)))
 
 
 class _Run:
@@ -157,7 +152,7 @@ class _Run:
                 await asyncio.sleep(0.05)  # a server that is down must not be hammered
         client.close()
 
-    async def open(self, arrivals: Sequence[float]) -> None:
+    async def open(self, planned: Sequence[float]) -> None:
         # First in, first out: requests spread over all connections, and so over all worker processes.
         idle = deque(Client(self.host, self.port) for _ in range(MAX_CONNECTIONS))
         used: deque[Client] = deque()
@@ -172,7 +167,7 @@ class _Run:
 
         self.start = time.perf_counter()
         tasks = []
-        for at in arrivals:
+        for at in planned:
             wait = self.start + at - time.perf_counter()
             if wait > 0:
                 await asyncio.sleep(wait)
@@ -184,7 +179,7 @@ class _Run:
         for client in used:
             client.close()
         waited = time.perf_counter() - self.start
-        unanswered = len(arrivals) - len(self.samples)
+        unanswered = len(planned) - len(self.samples)
         # They were sent at some time before the end: counted at its start, they can't be taken for what came after.
         self.samples += [Sample(0.0, waited, NO_ANSWER)] * unanswered
 
@@ -209,7 +204,7 @@ class _Run:
         samples = [sample for sample in self.samples if closed or sample.start_s < seconds]
         after = [sample for sample in self.samples if not closed and sample.start_s >= seconds]
         good = [sample for sample in samples if sample.status == 200]
-        latencies = sorted(sample.latency_s * 1000 for sample in good)
+        latencies = [sample.latency_s * 1000 for sample in good]
         throughput = sum(sample.start_s + sample.latency_s <= seconds for sample in good) / seconds
         answered = [sample for sample in samples if sample.status != NO_ANSWER]
         return Result(
@@ -221,12 +216,12 @@ class _Run:
             throughput=throughput,
             goodput=throughput if math.isinf(slo_ms) else sum(latency <= slo_ms for latency in latencies) / seconds,
             late=sum(sample.latency_s * 1000 > slo_ms for sample in answered),
-            p50_ms=percentile(latencies, 50),
-            p95_ms=percentile(latencies, 95),
-            p99_ms=percentile(latencies, 99),
-            max_ms=percentile(latencies, 100),
+            p50_ms=quantile(latencies, 0.5),
+            p95_ms=quantile(latencies, 0.95),
+            p99_ms=quantile(latencies, 0.99),
+            max_ms=quantile(latencies, 1.0),
             retried=self.retried,
-            lag_p99_ms=percentile(sorted(lag * 1000 for lag in self.lags), 99),
+            lag_p99_ms=quantile([lag * 1000 for lag in self.lags], 0.99),
             cpu_share=self.cpu_share,
             samples=samples,
             after=after,
@@ -234,7 +229,7 @@ class _Run:
 
 
 def _loopback(host: str) -> str:
-    """``host`` as an address of this machine; ValueError for any other: this is no tool to load strangers with."""
+    """``host`` as a loopback address. Raises ValueError for any other: this is no tool to load strangers with."""
     try:
         address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError:
@@ -251,16 +246,3 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
         return asyncio.new_event_loop
     factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
-
-
-def percentile(ordered: Sequence[float], percent: float) -> float:
-    """The nearest-rank percentile of ascending values; NaN where there are none."""
-    if not ordered:
-        return math.nan
-    return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
-
-
-def _rounded(value: Any) -> Any:
-    if not isinstance(value, float):
-        return value
-    return round(value, 3) if math.isfinite(value) else None

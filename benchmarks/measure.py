@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import io
-import json
 import math
 import tempfile
 import time
@@ -15,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from benchmarks.bare import MAX_PIXELS
 from benchmarks.load import Result, closed
-from benchmarks.ours import Watch
 from benchmarks.peers import ROOT, Peer
-from loadtests.processes import Memory, Tree, free_port, serving
+from harness import http
+from harness.http import free_port
+from harness.processes import Memory, Tree, Usage, serving
 from runners import telemetry
 
 if TYPE_CHECKING:
@@ -32,7 +30,7 @@ FIRST_ANSWER_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class Setting:
-    """What all servers of a run share: the artifact, the load, and how many processes the peers start."""
+    """The same for all servers of a run: the artifact, the load, and how many processes the peers start."""
 
     artifact: Path
     weights: Path | None
@@ -67,7 +65,7 @@ class Row:
 
 
 class Reference:
-    """What the artifact itself says to each photo, for each kind of preprocessing."""
+    """The artifact's own answer to each photo, for each kind of preprocessing."""
 
     def __init__(self, setting: Setting) -> None:
         from benchmarks.peers.recipe import Recipe
@@ -86,7 +84,7 @@ class Reference:
         }
 
     def check(self, peer: Peer, answers: list[int]) -> tuple[float, str | None]:
-        """The share of photos with equal top-1, and what is wrong with the answers, if anything."""
+        """The share of photos with equal top-1, and a sentence about wrong answers, None where they are right."""
         expected = list(zip(answers, self.probabilities[peer.pixels], strict=True))
         # By probability, not by class: an int8 artifact gives ties, and either class of a tie is right.
         wrong = sum(bool(p[answer] < p.max() - 1e-6) for answer, p in expected)
@@ -143,10 +141,10 @@ def measure(row: Row, setting: Setting, reference: Reference) -> list[Point]:
 
 
 def load(tree: Tree, url: str, bodies: list[bytes], content_type: str, connections: int, seconds: float) -> Point:
-    """One closed loop, with what it cost the server."""
-    watch = Watch(tree)
+    """One closed loop, with the CPU time that it cost the server."""
+    usage = Usage(tree)
     result = closed(url, bodies, content_type, connections, seconds)
-    cpu, others = watch.stop()
+    cpu, others = usage.stop()
     return Point(result=result, cpu_ms=1e3 * cpu / max(1, sum(result.statuses.values())), others_cores=others)
 
 
@@ -154,23 +152,12 @@ def ask(peer: Peer, port: int, photos: Iterable[bytes]) -> list[int]:
     """The class that a server gives to each photo. Raises ValueError where it gives none, or OSError."""
     classes = []
     for photo in photos:
-        body, content_type = peer.request(photo)
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-        with contextlib.closing(connection):
-            connection.request("POST", peer.path, body, {"Content-Type": content_type})
-            try:
-                reply = connection.getresponse()
-                text = reply.read().decode(errors="replace")
-            except http.client.HTTPException as error:
-                raise ValueError(f"POST {peer.path} was answered with no HTTP: {error!r}") from None
-        if reply.status != 200:
-            raise ValueError(f"POST {peer.path} was answered with {reply.status}: {text[:200]}")
+        answer = http.ask_json(f"http://127.0.0.1:{port}{peer.path}", "POST", *peer.request(photo))
         try:
-            answer = json.loads(text)
-            answer = answer["predictions"][0] if "predictions" in answer else answer
-            classes.append(int(answer["class_id"]))
+            best = answer["predictions"][0] if "predictions" in answer else answer
+            classes.append(int(best["class_id"]))
         except (KeyError, TypeError, IndexError):
-            raise ValueError(f"POST {peer.path} was answered without a class_id: {text[:200]}") from None
+            raise ValueError(f"POST {peer.path} was answered without a class_id: {str(answer)[:200]}") from None
     return classes
 
 

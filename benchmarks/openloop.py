@@ -15,10 +15,13 @@ import click
 from rich.console import Console
 
 from benchmarks import artifact, ours, results
-from benchmarks.bare import Bare, bare, cores
-from benchmarks.load import Result, Sample, closed, open_loop, percentile
+from benchmarks.bare import Bare, bare
+from benchmarks.load import Result, Sample, closed, open_loop
 from benchmarks.results import Goal, Sheet, at_least, at_most
-from loadtests import photos
+from harness import photographs
+from harness.figures import quantile
+from harness.machine import cores
+from harness.processes import Usage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +40,8 @@ class _Bench:
 
     def __init__(self, quick: bool) -> None:
         self.artifact: Path = artifact.ready().file
-        self.bodies = list(photos.read(photos.FOLDER).values())
+        self.photographs = photographs.read()
+        self.bodies = self.photographs.bodies
         self.step_s, self.steady_s, self.overload_s = (2.0, 4.0, 6.0) if quick else (6.0, 20.0, 60.0)
         self.shares = SHARES[2::3] if quick else SHARES
         self.bare_s = 1.0 if quick else 1.5
@@ -53,10 +57,10 @@ class _Bench:
     def open(
         self, service: ours.Service, rate: float, seconds: float, seed: int, then: tuple[float, float] = (0.0, 0.0)
     ) -> Result:
-        """Poisson load, watched for what others take meanwhile."""
-        watch = ours.Watch(service.tree)
+        """Poisson load, with what others take meanwhile."""
+        usage = Usage(service.tree)
         result = open_loop(service.url, self.bodies, ours.JPEG, rate, seconds, SLO_MS, seed, then=then)
-        self.others.append(watch.stop()[1])
+        self.others.append(usage.stop()[1])
         self.progress.print(
             f"  {rate:.0f}/s for {seconds:.0f} s: goodput {result.goodput:.1f}/s, p99 {result.p99_ms:.0f} ms",
             markup=False,
@@ -104,7 +108,7 @@ class _Bench:
         then = (PROBE_SHARE * rate, PROBE_SECONDS)
         result = self.open(service, OVERLOAD * rate, self.overload_s, seed=100, then=then)
         to_bare = _ratio(result, rate, self.bare_rate())
-        answered = sorted(1e3 * sample.latency_s for sample in result.samples if sample.status in (200, 429))
+        answered = [1e3 * sample.latency_s for sample in result.samples if sample.status in (200, 429)]
         wrong = sum(count for status, count in result.statuses.items() if status not in (200, 429))
         bad = [sample for sample in result.after if sample.status != 200 or 1e3 * sample.latency_s > SLO_MS]
         return {
@@ -114,8 +118,8 @@ class _Bench:
             "to_peak": to_bare / peak_to_bare if peak_to_bare else math.nan,
             "wrong_statuses": wrong,
             "late_share": result.late / max(1, len(answered)),
-            "answer_p99_ms": percentile(answered, 99),
-            "answer_max_ms": percentile(answered, 100),
+            "answer_p99_ms": quantile(answered, 0.99),
+            "answer_max_ms": quantile(answered, 1.0),
             "recovery_s": max((sample.start_s + sample.latency_s - self.overload_s for sample in bad), default=0.0),
             "probe_requests": len(result.after),
             "timeline": _timeline([*result.samples, *result.after], self.overload_s + PROBE_SECONDS),
@@ -132,7 +136,7 @@ def _ideal_p99(arrivals: list[float], times: list[float]) -> float:
         done = max(1e3 * arrival, heapq.heappop(free)) + times[number % len(times)]
         heapq.heappush(free, done)
         latencies.append(done - 1e3 * arrival)
-    return percentile(sorted(latencies), 99)
+    return quantile(latencies, 0.99)
 
 
 def _ratio(result: Result, before: float, after: float) -> float:
@@ -233,7 +237,8 @@ def main(quick: bool) -> None:
     data = {"slo_ms": SLO_MS, "steady": steady, "sweep": points, "overload": overload, "batcher": batcher}
     stolen = max(cores() * (1 - one.cpu_share) for one in bench.yardsticks)
     sheets = _sheets(steady, points, overload)
-    results.finish("openloop", data, sheets, _goals(steady, peak, overload), max([*bench.others, stolen]))
+    others = max([*bench.others, stolen])
+    results.finish("openloop", data, sheets, _goals(steady, peak, overload), others, bench.photographs)
 
 
 if __name__ == "__main__":

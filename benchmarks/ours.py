@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.peers import ROOT, Peer
-from loadtests.processes import Tree, busy_seconds, free_port, serving
+from harness import http
+from harness.http import free_port
+from harness.processes import Tree, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,12 +45,12 @@ class Service:
         return f"http://127.0.0.1:{self.port}/classify"
 
     def model(self) -> dict[str, Any]:
-        """What ``GET /model`` tells."""
-        return ask(self.port, "GET", "/model")
+        """The JSON of ``GET /model``."""
+        return http.ask_json(f"http://127.0.0.1:{self.port}/model")
 
     def classify(self, photo: bytes) -> dict[str, Any]:
         """The reply to one photo."""
-        return ask(self.port, "POST", "/classify", photo, JPEG)
+        return http.ask_json(self.url, "POST", photo, JPEG)
 
 
 @contextlib.contextmanager
@@ -67,32 +66,3 @@ def running(command: Sequence[str] = (), **settings: object) -> Iterator[Service
     ready = f"http://127.0.0.1:{port}/readyz"
     with serving(words, ready=ready, environment=environment, folder=ROOT) as tree:
         yield Service(port, tree)
-
-
-def ask(port: int, method: str, path: str, body: bytes | None = None, kind: str = JPEG) -> dict[str, Any]:
-    """The JSON of one answer. Raises OSError, or ValueError where the answer is no 200."""
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
-        connection.request(method, path, body, {"Content-Type": kind} if body else {})
-        reply = connection.getresponse()
-        text = reply.read()
-    if reply.status != 200:
-        raise ValueError(f"{method} {path} was answered with {reply.status}: {text[:200]!r}")
-    answer: dict[str, Any] = json.loads(text)
-    return answer
-
-
-class Watch:
-    """What a stretch of time cost: our processes' CPU time, and what anything else on the machine took."""
-
-    def __init__(self, *trees: Tree) -> None:
-        self._trees = trees
-        self._begin = self._read()
-
-    def _read(self) -> tuple[float, float, float]:
-        served = sum(tree.cpu_seconds() for tree in self._trees)
-        return time.perf_counter(), busy_seconds() - time.process_time() - served, served
-
-    def stop(self) -> tuple[float, float]:
-        """Seconds of CPU that the trees used since the start, and the cores that others took on average."""
-        wall, others, served = (now - then for now, then in zip(self._read(), self._begin, strict=True))
-        return served, max(0.0, others / wall)

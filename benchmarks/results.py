@@ -11,9 +11,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import DISTURBED_CORES, machine
+from harness.machine import machine
+from harness.photographs import Photographs
 
 Cell = str | int | float | None
+# Where anything else takes this share of a core, the figures are not this benchmark's own.
+DISTURBED_CORES = 0.1
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Goal:
-    """A promise and what was measured: ``value`` must be ``at_least`` the limit, or at most it."""
+    """A promise and its measurement. ``value`` must reach ``limit`` where ``at_least``, else must not exceed it."""
 
     name: str
     value: float | None
@@ -72,16 +75,26 @@ def at_most(name: str, value: float | None, limit: float, unit: str = "") -> Goa
     return Goal(name, value, limit, False, unit)
 
 
-def finish(name: str, data: dict[str, Any], sheets: Sequence[Sheet], goals: Sequence[Goal], others: float) -> None:
+def finish(
+    name: str,
+    data: dict[str, Any],
+    sheets: Sequence[Sheet],
+    goals: Sequence[Goal],
+    others: float,
+    photographs: Photographs | None = None,
+) -> None:
     """Print a benchmark's tables, then the line of JSON that `python -m benchmarks` collects.
 
-    ``others``: the cores that anything else on the machine took, at the worst measurement.
+    ``others``: the cores that anything else on the machine took, at the worst measurement. ``photographs``: those that
+    were sent, if any.
     """
     console = Console(width=120)
     for sheet in sheets:
         console.print(table(sheet))
     if goals:
         console.print(table(goal_sheet([{"benchmark": name, **goal.body()} for goal in goals])))
+    if photographs:
+        console.print(f"Photographs: {photographs}", markup=False, highlight=False)
     if others > DISTURBED_CORES:
         console.print(
             f"Caution: something else used up to {others:.1f} cores meanwhile; run this on a machine at rest."
@@ -91,6 +104,7 @@ def finish(name: str, data: dict[str, Any], sheets: Sequence[Sheet], goals: Sequ
             {
                 "benchmark": name,
                 **machine(),
+                **({"photographs": str(photographs)} if photographs else {}),
                 **data,
                 "others_cores_max": round(others, 2),
                 "sheets": [asdict(sheet) for sheet in sheets],

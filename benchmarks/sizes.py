@@ -16,19 +16,21 @@ import click
 from PIL import Image
 
 from benchmarks import artifact, ours, results
-from benchmarks.bare import cores
 from benchmarks.measure import first_answer
 from benchmarks.peers import PEERS, ROOT
 from benchmarks.peers.recipe import Recipe
 from benchmarks.results import Sheet
-from loadtests import photos
-from loadtests.processes import free_port, serving
+from harness import http, photographs
+from harness.http import free_port
+from harness.machine import cores
+from harness.processes import Usage, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-    from loadtests.processes import Tree
+    from harness.photographs import Photographs
+    from harness.processes import Tree
 
 QUALITY = 88
 SIZES = {
@@ -37,7 +39,7 @@ SIZES = {
     "object 800×600": (800, 600),
     "phone 4000×3000": (4000, 3000),
 }
-# What issue 3 quotes of a published deployment of the tutorial's recipe on 2 cores: total and decode, ms.
+# A published deployment of the tutorial's recipe on 2 cores: total and decode, ms.
 PUBLISHED = {
     "scenery 1920×1080": (49.1, 12.3),
     "portrait 1200×1600": (48.9, 11.8),
@@ -47,9 +49,8 @@ TUTORIAL = next(peer for peer in PEERS if peer.name == "flask-torch")
 PER_TURN = 3
 
 
-def images() -> dict[str, bytes]:
+def images(sources: list[bytes]) -> dict[str, bytes]:
     """A JPEG of each size: photographs side by side, so that the detail is a photograph's and not an enlargement's."""
-    sources = list(photos.read(photos.FOLDER).values())
     return {name: _mosaic(sources, *size) for name, size in SIZES.items()}
 
 
@@ -93,7 +94,7 @@ def _asked(service: ours.Service, photo: bytes) -> dict[str, float]:
 def _tutorial_ms(port: int, photo: bytes) -> float:
     body, kind = TUTORIAL.request(photo)
     begin = time.perf_counter()
-    ours.ask(port, "POST", TUTORIAL.path, body, kind)
+    http.ask_json(f"http://127.0.0.1:{port}{TUTORIAL.path}", "POST", body, kind)
     return 1e3 * (time.perf_counter() - begin)
 
 
@@ -107,17 +108,17 @@ def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
     return {key: statistics.median(row[key] for row in rows) for key in rows[0]}
 
 
-def measure(built: artifact.Artifact, rounds: int) -> Iterator[dict[str, Any]]:
+def measure(built: artifact.Artifact, found: Photographs, rounds: int) -> Iterator[dict[str, Any]]:
     """A row for each size: medians, with both servers running and asked in turn."""
     recipe = Recipe(built.file, draft=False)
-    port, pictures = free_port(), images()
+    port, pictures = free_port(), images(found.bodies)
     with tempfile.TemporaryDirectory() as folder, ours.running() as service, tutorial(built, port, folder) as tree:
         first_answer(TUTORIAL, port, pictures["object 800×600"])
         for name, photo in pictures.items():
             for _ in range(PER_TURN):
                 _asked(service, photo)
                 _tutorial_ms(port, photo)
-            watch = ours.Watch(service.tree, tree)
+            usage = Usage(service.tree, tree)
             mine, theirs, plain = [], [], []
             for _ in range(rounds):
                 mine += [_asked(service, photo) for _ in range(PER_TURN)]
@@ -130,7 +131,7 @@ def measure(built: artifact.Artifact, rounds: int) -> Iterator[dict[str, Any]]:
                 "tutorial": statistics.median(theirs),
                 "tutorial_decode": statistics.median(plain),
                 "published": PUBLISHED.get(name, (None, None)),
-                "others_cores": watch.stop()[1],
+                "others_cores": usage.stop()[1],
             }
 
 
@@ -159,9 +160,10 @@ def _sheet(rows: list[dict[str, Any]]) -> Sheet:
 @click.option("--quick", is_flag=True, help="A smoke test: few requests.")
 def main(quick: bool) -> None:
     """Measure photographs of four sizes; the last line of stdout is one JSON object."""
-    rows = list(measure(artifact.ready(), 3 if quick else 12))
+    found = photographs.read()
+    rows = list(measure(artifact.ready(), found, 3 if quick else 12))
     worst = max(row["others_cores"] for row in rows)
-    results.finish("sizes", {"quality": QUALITY, "sizes": rows}, [_sheet(rows)], [], worst)
+    results.finish("sizes", {"quality": QUALITY, "sizes": rows}, [_sheet(rows)], [], worst, found)
 
 
 if __name__ == "__main__":

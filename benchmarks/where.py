@@ -21,10 +21,11 @@ import click
 from rich.console import Console
 
 from benchmarks import artifact, ours, results
-from benchmarks.bare import Bare, bare, cores
+from benchmarks.bare import Bare, bare
 from benchmarks.measure import Point, load
 from benchmarks.results import Sheet
-from loadtests import photos
+from harness import photographs
+from harness.machine import cores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -188,7 +189,8 @@ def main(quick: bool, rounds: int, only: tuple[str, ...], port: int | None) -> N
         serve(port)
         return
     progress = Console(stderr=True)
-    bodies = list(photos.read(photos.FOLDER).values())
+    pictures = photographs.read()
+    bodies = pictures.bodies
     rounds, seconds = (1, 1.0) if quick else (rounds, 3.0)
     places = [place for place in PLACES if not only or any(word in place for word in only)]
     if not places:
@@ -210,7 +212,8 @@ def main(quick: bool, rounds: int, only: tuple[str, ...], port: int | None) -> N
     rows = _rows(points, pss)
     worst = max([*(row["others_cores"] for row in rows), *(cores() * (1 - one.cpu_share) for one in yardsticks)])
     bare_rate = statistics.median(one.images_s for one in yardsticks)
-    results.finish("where", {"bare": bare_rate, "rounds": rounds, "places": rows}, [_sheet(rows)], [], worst)
+    data = {"bare": bare_rate, "rounds": rounds, "places": rows}
+    results.finish("where", data, [_sheet(rows)], [], worst, pictures)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Load tests that end in a verdict: Locust as the tool, open loop as the law. They know a URL, not what serves it."""
+"""Load tests that end in a verdict. Locust sends, in an open loop. They know a URL, not the server behind it."""

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from harness.http import Answer
     from loadtests.payloads import Request
-
-Answer = tuple[int, "Mapping[str, str]", bytes]
-"""Status, headers, body."""
 
 
 class Outcome(IntEnum):
@@ -41,7 +39,7 @@ FAILURES = (
 
 
 class IdleError(Exception):
-    """The idle server does not answer as a load test needs; the message quotes what it said."""
+    """The idle server gives an answer that no load test can use; the message quotes it."""
 
 
 def with_reference(request: Request, answer: Answer, *, strict: bool) -> Request:
@@ -70,7 +68,7 @@ def with_reference(request: Request, answer: Answer, *, strict: bool) -> Request
 
 
 def judge(request: Request, answer: Answer) -> tuple[Outcome, str]:
-    """What ``answer`` is to ``request``, and for a failure what is wrong with it."""
+    """The outcome of ``request`` with ``answer``, and for a failure the reason in words."""
     status, headers, content = answer
     if status == 429:
         return _refused(headers, content)
@@ -131,7 +129,7 @@ def _labels(request: Request, content: bytes) -> tuple[Any, ...]:
 
 
 def _is_refused(result: Any) -> bool:
-    """Whether an image of a batch has the error that would have been a 429 had it come alone."""
+    """Whether an image of a batch was refused as overload: alone it would have got a 429."""
     return bool(_get(_get(result, "error"), "code") == "overloaded")
 
 

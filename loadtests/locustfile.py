@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 from locust import FastHttpUser, between, events, task
 from locust.runners import MasterRunner
 
-from loadtests import payloads, photos, watch
+from harness import photographs
+from loadtests import payloads, watch
 from loadtests.answers import IdleError, Outcome, judge, with_reference
 from loadtests.payloads import Request
 
@@ -24,14 +25,14 @@ logger = logging.getLogger("loadtests")
 
 
 class _Sender(FastHttpUser):
-    """Sends what it is asked to and checks the answer."""
+    """A user that sends one request and checks its answer."""
 
     abstract = True
     wait_time = between(0.5, 2.0)
     requests: ClassVar[dict[str, list[Request]]] = {}
 
     def send(self, kind: str) -> None:
-        """One request of a kind out of payloads.KINDS, and its answer judged."""
+        """Send a request of a kind out of payloads.KINDS and judge its answer."""
         choice = random.randrange(len(self.requests[kind]))
         request = self.requests[kind][choice]
         headers = {"Content-Type": request.content_type} | payloads.authorization()
@@ -80,14 +81,14 @@ def _ask_for_labels(environment: Any, **_: Any) -> None:
     """Before any user starts: the photos, in their own and in users' sizes, and the labels that the server gives."""
     if isinstance(environment.runner, MasterRunner):
         return  # its workers send
-    pictures = photos.read(photos.FOLDER)
-    pictures |= photos.resized(pictures)
+    found = photographs.read()
+    pictures = found.files | photographs.resized(found).files
     asked: dict[str, list[Request]] = {kind: [] for kind in _KINDS}
     requests = payloads.build(pictures, _KINDS, {})
     logger.info("asking %s for the labels of %d requests; users start after it", environment.host, len(requests))
     try:
         for request in requests:
-            answer = watch.ask(environment.host, "POST", request.path, request.body, request.content_type)
+            answer = watch.send(environment.host, request)
             try:
                 asked[request.kind].append(with_reference(request, answer, strict=True))
             except IdleError as error:  # a server may well take no 12 MP

@@ -1,4 +1,4 @@
-"""What is sent: photographs as raw bodies, multipart forms and batches, and bodies that are no images at all."""
+"""The requests: photographs as raw bodies, multipart forms and batches, and bodies that are no images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ API_KEY = "LOADTEST_API_KEY"
 
 @dataclass(frozen=True)
 class Request:
-    """One request, sent again and again. ``labels``: of each image, the idle server's; empty if not yet asked."""
+    """One request, sent again and again. ``labels``: the idle server's label of each image; empty until asked."""
 
     name: str
     kind: str
@@ -33,13 +33,13 @@ class Request:
 
 
 def authorization() -> dict[str, str]:
-    """The header of a service that asks for keys, where API_KEY has one."""
+    """The header with the key in API_KEY, for a service that asks for keys; empty without one."""
     key = os.environ.get(API_KEY)
     return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def build(photos: Mapping[str, bytes], kinds: Iterable[str], hostile: Mapping[str, bytes]) -> list[Request]:
-    """Every photo in every one of ``kinds``; a batch starts at each photo and takes those after it, too."""
+    """A request for every photo in every kind. A batch is a photo and those that follow it. Raises ValueError."""
     names = list(photos)
     out: list[Request] = []
     for kind in kinds:

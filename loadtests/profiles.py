@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from loadtests.arrivals import Segment, diurnal
+from harness.arrivals import Segment, diurnal
 from loadtests.payloads import KINDS
 
 FILE = Path(__file__).with_name("profiles.toml")
@@ -20,7 +20,7 @@ class ProfileError(ValueError):
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of a profile. Its rate is in requests a second, or a share of the limit; ``swing`` makes it diurnal."""
+    """A stretch of a profile. Its rate is in requests a second, or a share of the capacity; ``swing``: diurnal."""
 
     name: str
     seconds: float
@@ -29,9 +29,9 @@ class Phase:
     swing: float = 0.0
     period_s: float = 86400.0
 
-    def segments(self, limit: float) -> list[Segment]:
-        """Its rates over time, where the server's limit is ``limit``."""
-        rate = self.rate if self.rate is not None else (self.of_limit or 0.0) * limit
+    def segments(self, capacity: float) -> list[Segment]:
+        """Its rates over time, where the server's capacity is ``capacity`` requests a second."""
+        rate = self.rate if self.rate is not None else (self.of_limit or 0.0) * capacity
         if self.swing:
             return diurnal(rate, self.swing, self.period_s, self.seconds)
         return [Segment(self.seconds, rate)]
@@ -56,22 +56,22 @@ class Profile:
         return sum(phase.seconds for phase in self.phases)
 
     @property
-    def needs_limit(self) -> bool:
-        """Whether its rates are shares of the server's limit."""
+    def needs_capacity(self) -> bool:
+        """Whether its rates are shares of the server's capacity."""
         return any(phase.rate is None for phase in self.phases)
 
-    def segments(self, limit: float) -> list[Segment]:
+    def segments(self, capacity: float) -> list[Segment]:
         """Rates over time, warm-up first: at the first phase's first rate."""
-        rates = [segment for phase in self.phases for segment in phase.segments(limit)]
+        rates = [segment for phase in self.phases for segment in phase.segments(capacity)]
         return [Segment(self.warm_up_s, rates[0].rate), *rates] if self.warm_up_s else rates
 
     def lasting(self, seconds: float) -> Profile:
-        """The same, ``seconds`` long: its phases keep their shares of the time."""
+        """The same profile, ``seconds`` long. Its phases keep their shares of the time."""
         factor = seconds / self.seconds
         return replace(self, phases=tuple(replace(phase, seconds=phase.seconds * factor) for phase in self.phases))
 
     def at_rate(self, rate: float) -> Profile:
-        """The same with ``rate`` in place of the limit's share that is highest; the others keep their proportions."""
+        """The same with ``rate`` in place of the highest share of the capacity; the others keep their proportions."""
         shares = [phase.rate if phase.rate is not None else phase.of_limit or 0.0 for phase in self.phases]
         scaled = zip(self.phases, shares, strict=True)
         phases = (replace(phase, rate=rate * share / max(shares), of_limit=None) for phase, share in scaled)

@@ -1,4 +1,4 @@
-"""What a run shows while it lasts: a bar on a terminal, else a line every few seconds."""
+"""Progress of a run: a bar on a terminal, else a line every few seconds."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from harness.figures import quantile
 from loadtests.answers import FAILURES, Outcome
-from loadtests.samples import ok, quantile
+from loadtests.samples import ok
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -48,7 +49,7 @@ class Meter:
         self._bar.update(self._task, description=f"{self._label} {number} of {of}", completed=number / of, refresh=True)
 
     def show(self, now: Progress) -> None:
-        """Show what became of the sends of a second ago."""
+        """Show the outcomes of the requests of a second ago."""
         parts = [now.recent] if self._recent is None else [self._recent, now.recent]
         recent = np.concatenate(parts)
         self._recent = recent = recent[recent["at"] >= now.at - _LAG_S - _WINDOW_S]

@@ -1,4 +1,4 @@
-"""What was measured, request by request: exact, because quantiles are taken of all samples, never of averages."""
+"""Samples: one for each request, and the figures of all of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.figures import plain, quantile
 from loadtests.answers import FAILURES, Outcome
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ QUANTILES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99, "p99_9_ms": 0.999}
 
 @dataclass
 class Run:
-    """What one plan brought: samples DTYPE[n], a share of one core for each process, and failures in words."""
+    """The result of one plan: samples DTYPE[n], the share of a core that each process used, and failures in words."""
 
     samples: NDArray[Any]
     cpu_shares: list[float]
@@ -39,17 +40,12 @@ def merged(parts: Sequence[bytes]) -> NDArray[Any]:
 
 
 def with_unanswered(samples: NDArray[Any], at: NDArray[np.float64], kinds: NDArray[np.uint8]) -> NDArray[Any]:
-    """``samples``, and one without an answer for each planned send, at ``at`` of ``kinds``, that is not among them."""
+    """``samples``, and one with NO_ANSWER for each planned send (``at``, ``kinds``) that is not among them."""
     left = ~np.isin(at, samples["at"])
     unanswered = np.zeros(np.count_nonzero(left), DTYPE)
     unanswered["at"], unanswered["kind"] = at[left], kinds[left]
     unanswered["latency"], unanswered["outcome"] = np.nan, Outcome.NO_ANSWER
     return merged([samples.tobytes(), unanswered.tobytes()])
-
-
-def quantile(values: NDArray[np.float64], q: float) -> float:
-    """The nearest-rank quantile; NaN where there are no values."""
-    return float(np.quantile(values, q, method="inverted_cdf")) if len(values) else math.nan
 
 
 def ok(samples: NDArray[Any]) -> NDArray[np.bool_]:
@@ -101,13 +97,7 @@ class Summary:
 
     def body(self) -> dict[str, Any]:
         """For JSON: what was not measured is null."""
-        return {name: _plain(value) for name, value in asdict(self).items()}
-
-
-def _plain(value: Any) -> Any:
-    if not isinstance(value, float):
-        return value
-    return round(value, 3) if math.isfinite(value) else None
+        return {name: plain(value) for name, value in asdict(self).items()}
 
 
 def summarise(name: str, samples: NDArray[Any], seconds: float, slo_ms: float) -> Summary:
@@ -140,7 +130,7 @@ def summarise(name: str, samples: NDArray[Any], seconds: float, slo_ms: float) -
 
 
 def recovery_s(samples: NDArray[Any], since: float, slo_ms: float) -> float:
-    """Seconds after ``since`` until the last bad answer to what was sent after it: late, refused, failed or unsent.
+    """Seconds from ``since`` until the last bad outcome of later requests: late, refused, failed or unsent.
 
     0 where every one was answered rightly within the SLO.
     """
@@ -167,9 +157,9 @@ def timeline(samples: NDArray[Any], seconds: float, slo_ms: float, step: float =
                 "goodput": float(np.count_nonzero(latencies <= slo_ms)) / width,
                 "refused": float(np.count_nonzero(outcomes == Outcome.REFUSED)) / width,
                 "failed": float(np.count_nonzero(np.isin(outcomes, FAILURES))) / width,
-                "p50_ms": _plain(quantile(latencies, 0.5)),
-                "p99_ms": _plain(quantile(latencies, 0.99)),
-                "max_ms": _plain(quantile(latencies, 1.0)),
+                "p50_ms": plain(quantile(latencies, 0.5)),
+                "p99_ms": plain(quantile(latencies, 0.99)),
+                "max_ms": plain(quantile(latencies, 1.0)),
             }
         )
     return rows

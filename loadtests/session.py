@@ -1,4 +1,4 @@
-"""A load test from its first request to its figures: the idle reference, the search for the limit, a profile's run."""
+"""A load test from its first request to its figures: the idle reference, the search for the capacity, a run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtests import arrivals, payloads, photos, samples, watch
+from harness import arrivals, photographs
+from harness.arrivals import Segment
+from loadtests import payloads, samples, watch
 from loadtests.answers import with_reference
-from loadtests.arrivals import Segment
-from loadtests.limit import Limit, LimitError, Rule, Trial, find
+from loadtests.capacity import Capacity, CapacityError, Rule, Trial, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from harness.photographs import Photographs
     from loadtests.generator import Generator
     from loadtests.payloads import Request
     from loadtests.profiles import Profile
@@ -33,7 +35,7 @@ MAX_LAG_TO_SLO = 0.2
 
 @dataclass(frozen=True)
 class Progress:
-    """What a run has come to: seconds of how many, and the samples that came since the last time it was told."""
+    """How far a run is: second ``at`` of ``of``, and the samples that came since the last report."""
 
     at: float
     of: float
@@ -41,12 +43,10 @@ class Progress:
 
 
 def payload(
-    mix: Mapping[str, float], kind_of_photos: str, folder: Path | None, hostile_folder: Path | None
+    mix: Mapping[str, float], kind_of_photos: str, found: Photographs, hostile_folder: Path | None
 ) -> list[Request]:
-    """The requests that a mix needs, not yet asked of the idle server. Raises ValueError."""
-    pictures = photos.read(folder or photos.FOLDER)
-    if kind_of_photos == "resized":
-        pictures = photos.resized(pictures)
+    """The requests that a mix needs, made of ``found``, not yet asked of the idle server. Raises ValueError."""
+    pictures = (photographs.resized(found) if kind_of_photos == "resized" else found).files
     hostile = {}
     if mix.get("hostile"):
         hostile = payloads.folder(hostile_folder) if hostile_folder else payloads.broken(next(iter(pictures.values())))
@@ -59,14 +59,14 @@ def reference(
     """``requests`` with the labels that the idle server gives. Raises IdleError, and OSError where nobody answers."""
     out = []
     for number, request in enumerate(requests):
-        answer = watch.ask(url, "POST", request.path, request.body, request.content_type)
+        answer = watch.send(url, request)
         out.append(with_reference(request, answer, strict=strict))
         show(number + 1, len(requests))
     return out
 
 
 def pick(requests: Sequence[Request], mix: Mapping[str, float], count: int, seed: int) -> NDArray[np.uint16]:
-    """Which request each of ``count`` sends is: by the weight of its kind, evenly among those of a kind."""
+    """The index of each of ``count`` requests: kinds by their weights, evenly within a kind; uint16[count]."""
     kinds = [request.kind for request in requests]
     weights = np.array([mix.get(kind, 0.0) / kinds.count(kind) for kind in kinds])
     random = np.random.default_rng([seed, 1])
@@ -74,7 +74,7 @@ def pick(requests: Sequence[Request], mix: Mapping[str, float], count: int, seed
 
 
 def why_generator(run: samples.Run, summary: samples.Summary) -> str:
-    """Why the generator may have set the result rather than the server; "" where nothing speaks for it."""
+    """Why the generator, not the server, may have been the bottleneck; "" where it was not."""
     if summary.dropped > MAX_DROPPED * summary.planned:
         return f"the generator could not make {summary.dropped} of {summary.planned} sends in time"
     if run.cpu_shares and max(run.cpu_shares) > MAX_CPU_SHARE:
@@ -86,7 +86,7 @@ def why_generator(run: samples.Run, summary: samples.Summary) -> str:
 
 @dataclass
 class Result:
-    """A profile's run: samples with their time counted from the end of the warm-up, and what was seen of the server."""
+    """A profile's run: samples, whose time counts from the end of the warm-up, and the server's metrics and memory."""
 
     profile: Profile
     run: samples.Run
@@ -111,7 +111,7 @@ class Session:
     def __init__(self, generator: Generator, url: str, requests: Sequence[Request], mix: Mapping[str, float]) -> None:
         self._generator, self._url, self._requests, self._mix = generator, url, list(requests), dict(mix)
 
-    def limit(
+    def capacity(
         self,
         rule: Rule,
         *,
@@ -123,8 +123,8 @@ class Session:
         seed: int = 1,
         show: Callable[[Progress], None] | None = None,
         tried: Callable[[Trial], None] | None = None,
-    ) -> Limit:
-        """The highest rate that holds ``rule``. Raises LimitError."""
+    ) -> Capacity:
+        """The highest rate that holds ``rule``. Raises CapacityError."""
         number = 0
 
         def trial(rate: float, scale: float) -> Trial:
@@ -170,26 +170,26 @@ class Session:
     def _settle(self, slo_ms: float) -> None:
         """Wait until one request alone is answered in time: the last trial may have left a queue behind.
 
-        Raises LimitError where it never is.
+        Raises CapacityError where it never is.
         """
         request = next(request for request in self._requests if request.kind != "hostile")
         end = time.monotonic() + SETTLE_S
         status, took_ms = 0, 0.0
         while time.monotonic() < end:
             begin = time.perf_counter()
-            status, _, _ = watch.ask(self._url, "POST", request.path, request.body, request.content_type)
+            status, _, _ = watch.send(self._url, request)
             took_ms = 1e3 * (time.perf_counter() - begin)
             if status == 200 and took_ms <= slo_ms:
                 return
             time.sleep(0.1)
-        raise LimitError(
+        raise CapacityError(
             f"no rate is held: one request alone got {status} after {took_ms:.0f} ms, the SLO is {slo_ms:g} ms"
         )
 
     def run(
         self,
         profile: Profile,
-        limit: float,
+        capacity: float,
         slo_ms: float,
         seed: int,
         *,
@@ -197,9 +197,9 @@ class Session:
         at: NDArray[np.float64] | None = None,
         show: Callable[[Progress], None] | None = None,
     ) -> Result:
-        """Run a profile whose shares are of ``limit``, or its warm-up and then arrivals at seconds ``at``."""
+        """Run a profile whose shares are of ``capacity``, or its warm-up and then arrivals at seconds ``at``."""
         if at is None:
-            planned = arrivals.times(law, profile.segments(limit), seed)
+            planned = arrivals.times(law, profile.segments(capacity), seed)
         else:
             rate = len(at) / profile.seconds
             warm = arrivals.times(law, [Segment(profile.warm_up_s, rate)], seed) if profile.warm_up_s else at[:0]

@@ -51,7 +51,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Finding:
-    """One threshold held against what was measured; ``value`` is None where it was not."""
+    """One threshold and the figure that was measured; ``value`` is None where none was."""
 
     threshold: Threshold
     value: float | None
@@ -63,7 +63,7 @@ class Finding:
 
     @property
     def holds(self) -> bool:
-        """Whether it is within its bounds; also where nothing could be judged, which is said."""
+        """Whether the figure is within its bounds, or was not measured."""
         return self._broken() is None
 
     def _broken(self) -> tuple[str, float] | None:
@@ -142,7 +142,7 @@ def figures(
     *,
     total: Summary | None = None,
     recovery_s: float,
-    limit: float | None = None,
+    capacity: float | None = None,
     memory: Mapping[str, Any] | None = None,
     ready_s: float | None = None,
 ) -> dict[str, float | None]:
@@ -157,8 +157,8 @@ def figures(
         **{name: getattr(summary, name) for name in ("p50_ms", "p95_ms", "p99_ms", "p99_9_ms", "goodput")},
         "p99_to_slo": summary.p99_ms / summary.slo_ms,
         "goodput_share": summary.goodput * summary.seconds / images if images else None,
-        "goodput_to_limit": summary.goodput / limit if limit else None,
-        "limit": limit,
+        "goodput_to_limit": summary.goodput / capacity if capacity else None,
+        "limit": capacity,
         "failed_share": total.failed / total.planned if total.planned else math.nan,
         "refused_share": summary.refused / summary.planned if summary.planned else math.nan,
         "dropped_share": total.dropped / total.planned if total.planned else math.nan,

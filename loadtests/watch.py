@@ -1,28 +1,26 @@
-"""The server as seen from outside while under load: ``/metrics``, ``/model``, and its memory where it is local."""
+"""The server from outside: its answer to one request, ``/model``, ``/metrics``, and its memory where it is local."""
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import ipaddress
 import itertools
 import json
 import math
 import re
 import statistics
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import psutil
-
+from harness import http, processes
 from loadtests import payloads
 
 if TYPE_CHECKING:
-    from loadtests.answers import Answer
+    import psutil
 
-_TIMEOUT_S = 30.0
+    from harness.http import Answer
+    from loadtests.payloads import Request
+
 # Whose memory it is, best first: of all processes with shared pages once, or of the one that answers.
 _MEMORY = {
     "resnet18_memory_bytes": "all processes of one instance, as /metrics tells (resnet18_memory_bytes)",
@@ -57,25 +55,21 @@ PANELS: dict[str, dict[str, tuple[str, str]]] = {
 }
 
 
-def ask(url: str, method: str, path: str, body: bytes = b"", content_type: str = "") -> Answer:
-    """Status, headers and body of one answer, on a connection of its own. Raises OSError."""
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
-    try:
-        headers = ({"Content-Type": content_type} if content_type else {}) | payloads.authorization()
-        connection.request(method, parts.path.rstrip("/") + path, body or None, headers)
-        reply = connection.getresponse()
-        return reply.status, dict(reply.getheaders()), reply.read()
-    except http.client.HTTPException as error:
-        raise OSError(f"{method} {url}{path}: {error!r}") from None
-    finally:
-        connection.close()
+def send(url: str, request: Request) -> Answer:
+    """The answer of the server at ``url`` to ``request``. Raises OSError."""
+    headers = {"Content-Type": request.content_type} | payloads.authorization()
+    return http.ask(url.rstrip("/") + request.path, "POST", request.body, headers)
+
+
+def wait_ready(url: str, seconds: float) -> float:
+    """Seconds until ``url`` answers ``/readyz`` with 200. Raises OSError after ``seconds``."""
+    headers = payloads.authorization()
+    return http.wait_ready(f"{url}/readyz", seconds, headers=headers, timeout_s=http.TIMEOUT_S)
 
 
 def model(url: str) -> dict[str, Any]:
-    """What ``GET /model`` tells, or nothing where the server has no such page. Raises OSError."""
-    status, _, content = ask(url, "GET", "/model")
+    """The JSON of ``GET /model``; empty where the server has no such page. Raises OSError."""
+    status, _, content = http.ask(f"{url}/model", headers=payloads.authorization())
     if status != 200:
         return {}
     try:
@@ -87,7 +81,7 @@ def model(url: str) -> dict[str, Any]:
 
 @dataclass
 class Memory:
-    """Resident memory over time, in MB (10^6 bytes): ``source`` says whose, None where it can't be known."""
+    """Memory over time, in MB (10^6 bytes). ``source`` says of which processes; None where it can't be known."""
 
     source: str | None
     points: list[tuple[float, float]] = field(default_factory=list)
@@ -114,7 +108,7 @@ class Memory:
 
 
 class Watch:
-    """Scrapes a server now and then; ``look`` is called by the run, with the seconds since its warm-up's end."""
+    """Scrapes a server every ``every_s`` seconds. The run calls ``look`` with the seconds since its warm-up's end."""
 
     def __init__(self, url: str, every_s: float) -> None:
         self._url, self._every_s = url, every_s
@@ -136,7 +130,7 @@ class Watch:
         values = self._scrape() if self._has_metrics else {}
         if values:
             self._scrapes.append((at, values))
-        used = _resident(self._roots) if self._roots else values.get(self._metric)
+        used = processes.resident_bytes(self._roots) if self._roots else values.get(self._metric)
         if used:
             self.memory.points.append((at, used / 1e6))
 
@@ -151,7 +145,7 @@ class Watch:
 
     def _scrape(self) -> dict[str, float]:
         try:
-            status, _, content = ask(self._url, "GET", "/metrics")
+            status, _, content = http.ask(f"{self._url}/metrics", headers=payloads.authorization())
         except OSError:
             return {}
         return parse(content.decode(errors="replace")) if status == 200 else {}
@@ -200,48 +194,5 @@ def is_local(url: str) -> bool:
 
 
 def _listening(url: str) -> list[psutil.Process]:
-    """The processes that listen on the port of a local ``url``, without those that descend from another of them."""
-    if not is_local(url):
-        return []
-    port = urlsplit(url).port or 80
-    try:
-        sockets = psutil.net_connections("tcp")
-    except psutil.AccessDenied:  # on some systems only root may ask
-        return []
-    pids = {
-        socket.pid
-        for socket in sockets
-        if socket.status == psutil.CONN_LISTEN and socket.laddr and socket.laddr.port == port and socket.pid
-    }
-    roots = []
-    for pid in sorted(pids):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process = psutil.Process(pid)
-            if not pids & {parent.pid for parent in process.parents()}:
-                roots.append(process)
-    return roots
-
-
-def _resident(roots: list[psutil.Process]) -> int:
-    """Bytes of RSS of ``roots`` and their children; 0 where one ends meanwhile: fewer processes are no less memory."""
-    try:
-        trees = ([root, *root.children(recursive=True)] for root in roots)
-        return sum(process.memory_info().rss for tree in trees for process in tree)
-    except psutil.NoSuchProcess:
-        return 0
-
-
-def wait_ready(url: str, seconds: float) -> float:
-    """Seconds until ``url`` answers ``/readyz`` with 200. Raises OSError after ``seconds``."""
-    begin = time.perf_counter()
-    said = "nothing"
-    while time.perf_counter() - begin < seconds:
-        try:
-            status, _, _ = ask(url, "GET", "/readyz")
-            if status == 200:
-                return time.perf_counter() - begin
-            said = f"status {status}"
-        except OSError as error:
-            said = str(error)
-        time.sleep(0.05)
-    raise OSError(f"{url} is not ready after {seconds:.0f} s: GET /readyz said {said}")
+    """The processes that listen on the port of a local ``url``; none of another machine's."""
+    return processes.listeners(urlsplit(url).port or 80) if is_local(url) else []

@@ -8,7 +8,6 @@ import fcntl
 import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -22,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from harness.http import free_port as free_port
+from harness.http import wait_ready
 from runners import telemetry
 
 if TYPE_CHECKING:
@@ -225,18 +226,18 @@ class Server:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        verify = ssl.create_default_context(cafile=tls[0]) if tls else True
-        self.client = httpx.Client(base_url=self.url, timeout=30, verify=verify)
+        self._context = ssl.create_default_context(cafile=tls[0]) if tls else None
+        self.client = httpx.Client(base_url=self.url, timeout=30, verify=self._context or True)
 
     def wait(self, seconds: float = 60) -> Server:
         """Return when the service is ready; fail with its output when it isn't within ``seconds``."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and self.process.poll() is None:
-            with contextlib.suppress(httpx.TransportError):
-                if self.client.get("/readyz", timeout=2).status_code == 200:
-                    return self
-            time.sleep(0.1)
-        raise AssertionError(f"not ready:\n{self.stop()}")
+        try:
+            wait_ready(
+                f"{self.url}/readyz", seconds, ended=lambda: self.process.poll() is not None, context=self._context
+            )
+        except OSError:
+            raise AssertionError(f"not ready:\n{self.stop()}") from None
+        return self
 
     def tell_to_stop(self) -> None:
         """Send SIGTERM, once, and don't wait."""
@@ -306,13 +307,6 @@ def fill(disk: Path) -> None:
     with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def debian(*packages: str, command: str) -> str:

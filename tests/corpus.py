@@ -33,7 +33,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from benchmarks.ours import running
-from loadtests.processes import StartError, Tree
+from harness.processes import StartError, Tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

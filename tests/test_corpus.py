@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from loadtests.processes import Tree
+from harness.processes import Tree
 from tests import corpus, hostile
 from tests.conftest import ROOT, environment
 

@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("classifier", "runners", "serving", "model_build")
+MEASURING = ("harness", "benchmarks", "loadtests", "autoscaling")
 # What each may import of the project's own; classifier ← runners ← serving ← service.py.
 ALLOWED: dict[str, tuple[str, ...]] = {
     "classifier": ("classifier",),
@@ -23,14 +24,20 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         # What the runtime's module says of its warnings.
         "runners.torchscript",
     ),
+    # It measures whatever it is given.
+    "harness": ("harness",),
     # It knows a URL, not what serves it.
-    "loadtests": ("loadtests",),
+    "loadtests": ("harness", "loadtests"),
     # It knows a rate and what a pod holds, not what answers.
-    "autoscaling": ("autoscaling",),
+    "autoscaling": ("harness.arrivals", "harness.http", "harness.wire", "autoscaling"),
+    "benchmarks": ("harness", *PACKAGES, "service", "benchmarks"),
 }
+# The benchmark of the load tests' own generator drives it.
+DRIVES_LOADTESTS = "benchmarks/limit.py"
 HEAVY = {"torch", "torchvision", "onnxruntime", "onnx"}
 CORE = {"numpy", "PIL", "pydantic", "pydantic_settings"}
 AUTOSCALING = {"numpy", "numba", "yaml", "click", "rich"}
+HARNESS = {"numpy", "psutil", "PIL", "skimage"}
 
 
 def sources(name: str) -> list[Path]:
@@ -71,7 +78,12 @@ def on_import(path: Path) -> list[str]:
 
 
 def ours(name: str) -> bool:
-    return name.split(".")[0] in (*PACKAGES, "service", "tests", "benchmarks", "loadtests", "autoscaling")
+    return name.split(".")[0] in (*PACKAGES, "service", "tests", *MEASURING)
+
+
+def also(path: Path) -> tuple[str, ...]:
+    """What one file may import besides."""
+    return ("loadtests",) if path.relative_to(ROOT).as_posix() == DRIVES_LOADTESTS else ()
 
 
 def within(name: str, allowed: tuple[str, ...]) -> bool:
@@ -84,7 +96,7 @@ def test_no_arrow_points_up(package: str) -> None:
         f"{path.relative_to(ROOT)} imports {name}"
         for path in sources(package)
         for name in everywhere(path)
-        if ours(name) and not within(name, ALLOWED[package])
+        if ours(name) and not within(name, (*ALLOWED[package], *also(path)))
     ]
     assert upward == []
 
@@ -128,21 +140,34 @@ def test_onnxruntime_is_imported_by_what_silences_it_alone() -> None:
     importing = [
         str(path.relative_to(ROOT))
         for path in ROOT.glob("*/**/*.py")
-        if path.relative_to(ROOT).parts[0] in (*PACKAGES, "benchmarks", "loadtests", "deploy")
+        if path.relative_to(ROOT).parts[0] in (*PACKAGES, *MEASURING, "deploy")
         and "onnxruntime" in {name.split(".")[0] for name in everywhere(path)}
     ]
     assert importing == ["runners/telemetry.py"]
 
 
-@pytest.mark.parametrize(("package", "needed"), [("classifier", CORE), ("autoscaling", AUTOSCALING)])
-def test_the_core_and_the_autoscaler_need_little(package: str, needed: set[str]) -> None:
-    foreign = [
+def foreign(paths: list[Path], needed: set[str]) -> list[str]:
+    """What ``paths`` import that is neither ours, nor ``needed``, nor Python's."""
+    return [
         f"{path.relative_to(ROOT)} imports {name}"
-        for path in sources(package)
+        for path in paths
         for name in everywhere(path)
         if not ours(name) and name.split(".")[0] not in needed | set(sys.stdlib_module_names)
     ]
-    assert foreign == []
+
+
+@pytest.mark.parametrize(
+    ("package", "needed"), [("classifier", CORE), ("autoscaling", AUTOSCALING), ("harness", HARNESS)]
+)
+def test_the_core_the_autoscaler_and_the_harness_need_little(package: str, needed: set[str]) -> None:
+    assert foreign(sources(package), needed) == []
+
+
+def test_what_the_autoscaler_takes_of_the_harness_needs_no_more_than_the_autoscaler() -> None:
+    taken = [ROOT / f"{name.replace('.', '/')}.py" for name in ALLOWED["autoscaling"] if name.startswith("harness.")]
+    assert foreign(taken, AUTOSCALING) == []
+    inner = {name for path in taken for name in everywhere(path) if ours(name)}
+    assert all(within(name, ALLOWED["autoscaling"]) for name in inner)
 
 
 def test_the_runner_knows_nothing_of_images_files_or_labels() -> None:
@@ -180,6 +205,12 @@ def test_importing_what_serves_loads_no_runtime() -> None:
     names = loaded(importing("classifier", "runners", "serving"))
     assert {"classifier", "runners", "serving"} <= names
     assert not names & (HEAVY | {"model_build", "skimage", "scipy"})
+
+
+def test_the_load_tests_commands_load_nothing_that_locust_must_replace_first() -> None:
+    names = loaded("import loadtests.__main__")
+    assert {"loadtests", "harness", "click"} <= names
+    assert not names & {"ssl", "asyncio", "locust", "gevent", "psutil"}
 
 
 def test_importing_the_onnx_service_loads_no_torch(store: Path) -> None:

@@ -58,13 +58,6 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
         thread.join()
 
 
-def test_arrivals_are_the_counts_of_each_second() -> None:
-    planned = sender.arrivals([3, 0, 5], seed=1)
-    assert np.bincount(planned.astype(int), minlength=3).tolist() == [3, 0, 5]
-    assert (np.diff(planned) >= 0).all()
-    assert planned.tolist() == sender.arrivals([3, 0, 5], seed=1).tolist()
-
-
 @pytest.mark.parametrize("service", [([200, 429, 0, 200], 0.0)], indirect=True)
 def test_answers_are_told_apart(service: Service) -> None:
     planned = np.array([0.0, 0.1, 0.2, 0.3])

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from loadtests import payloads
 from loadtests.answers import IdleError, Outcome, judge, with_reference
 from loadtests.payloads import Request
 
@@ -126,14 +125,3 @@ def test_a_hostile_file_that_is_an_image_after_all_is_sent_as_one() -> None:
         with_reference(HOSTILE, (200, {}, body()), strict=True)
     with pytest.raises(IdleError, match="must get a 4xx"):
         with_reference(HOSTILE, (500, {}, error()), strict=False)
-
-
-def test_a_batch_holds_a_photo_and_those_after_it() -> None:
-    photos = {f"{name}.jpg": name.encode() * 9 for name in "abcde"}
-    requests = payloads.build(photos, ["raw", "multipart", "batch"], {})
-    assert [request.kind for request in requests] == ["raw"] * 5 + ["multipart"] * 5 + ["batch"] * 5
-    last = requests[-1]
-    assert last.images == payloads.BATCH_IMAGES
-    assert [last.body.count(photos[f"{name}.jpg"]) for name in "abcde"] == [1, 1, 1, 0, 1]
-    with pytest.raises(ValueError, match="'video'"):
-        payloads.build(photos, ["video"], {})

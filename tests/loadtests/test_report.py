@@ -9,13 +9,11 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-import pytest
 from click.testing import CliRunner
 
-from loadtests import profiles, report, samples, verdict
+from loadtests import markup, profiles, report, samples, verdict
 from loadtests.__main__ import main
-from loadtests.charts import Axis, Line, chart
-from loadtests.limit import Rule, Trial
+from loadtests.capacity import Capacity, Rule, Trial
 from loadtests.samples import DTYPE
 
 
@@ -41,7 +39,7 @@ def body(latency: float = 0.02, passed: bool = True) -> dict[str, Any]:
         memory={"source": "x", "points": [(0.0, 100.0), (2.0, 101.0)], "start_mb": 100.0, "growth_mb": 1.0},
     )
     findings = [verdict.Finding(verdict.Threshold("p99_ms", max=100.0 if passed else 1.0), total.p99_ms)]
-    return report.of_run(result, findings, url="http://a", model={"tag": "m:1"}, limit=100.0, seed=1, law="poisson")
+    return report.of_run(result, findings, url="http://a", model={"tag": "m:1"}, capacity=100.0, seed=1, law="poisson")
 
 
 def test_the_page_needs_nothing_else_and_escapes_what_servers_say(tmp_path: Path) -> None:
@@ -60,21 +58,19 @@ def test_the_page_needs_nothing_else_and_escapes_what_servers_say(tmp_path: Path
 def test_the_verdict_is_on_the_page_and_in_the_json() -> None:
     failed = body(passed=False)
     assert failed["passed"] is False and failed["verdict"].startswith("FAILED: p99_ms is 20")
-    page = report.page(failed)
+    page = markup.page(failed)
     assert 'class="verdict bad"' in page and failed["verdict"] in page
-    assert 'class="verdict good"' in report.page(body())
+    assert 'class="verdict good"' in markup.page(body())
 
 
 def test_a_limits_page_has_a_row_a_trial() -> None:
     rows = np.zeros(1000, DTYPE)
     rows["latency"] = 0.02
     trials = [Trial(rate, samples.summarise(f"{rate}", rows, 5.0, 100.0), 3) for rate in (50.0, 100.0, 75.0)]
-    from loadtests.limit import Limit
-
-    made = report.of_limit(
-        Limit(75.0, trials[-1], trials), url="http://a", model={}, rule=Rule(100.0), seed=1, law="poisson"
+    made = report.of_capacity(
+        Capacity(75.0, trials[-1], trials), url="http://a", model={}, rule=Rule(100.0), seed=1, law="poisson"
     )
-    page = report.page(made)
+    page = markup.page(made)
     assert page.count("<tr>") == 4 and "75.0 requests a second hold 99.0% within 100 ms" in page
 
 
@@ -93,26 +89,3 @@ def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
     other.write_text(json.dumps({"format": 99}))
     done = CliRunner().invoke(main, ["compare", str(other), str(other)])
     assert done.exit_code == 2 and "is no report of a load test" in done.output
-
-
-def test_a_chart_draws_every_line_and_leaves_gaps() -> None:
-    svg = chart([Line("a", [(0, 1.0), (1, 2.0), (2, None), (3, 4.0), (4, 5.0)], 1)], Axis("x"), Axis("y", log=True))
-    assert svg.count("<polyline") == 2
-    assert chart([Line("a", [], 1)], Axis("x"), Axis("y")) == ""
-    assert chart([Line("a", [(0.0, 0.0)], 1)], Axis("x"), Axis("y", log=True)) == ""
-
-
-@pytest.mark.parametrize("log", [False, True])
-def test_a_flat_line_has_an_axis_too(log: bool) -> None:
-    svg = chart([Line("a", [(0, 7.0), (1, 7.0)], 1)], Axis("x"), Axis("y", log=log))
-    points = re.search(r'points="([^"]+)"', svg)
-    assert points and all(0 < float(pair.split(",")[1]) < 260 for pair in points[1].split())
-
-
-def test_a_long_run_keeps_its_peaks() -> None:
-    points: list[tuple[float, float | None]] = [(float(at), 1.0) for at in range(10_000)]
-    points[7777] = (7777.0, 50.0)
-    drawn = re.search(r'points="([^"]+)"', chart([Line("a", points, 1)], Axis("x"), Axis("y")))
-    assert drawn and len(drawn[1].split()) <= 1200
-    heights = [float(pair.split(",")[1]) for pair in drawn[1].split()]
-    assert min(heights) < 30 < max(heights)

@@ -25,12 +25,6 @@ def made(rows: list[tuple[float, float, Outcome]]) -> NDArray[Any]:
     return out
 
 
-def test_quantiles_are_nearest_rank() -> None:
-    values = np.arange(1.0, 101.0)
-    assert [samples.quantile(values, q) for q in (0.5, 0.99, 0.999, 1.0)] == [50, 99, 100, 100]
-    assert math.isnan(samples.quantile(np.zeros(0), 0.5))
-
-
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_merging_is_exact(workers: int) -> None:
     random = np.random.default_rng(1)

@@ -1,4 +1,4 @@
-"""Thresholds and profiles: what they bound, what they say when broken, and how a bad file is refused."""
+"""Thresholds: what they bound, what they say when broken, and how a bad file is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 
 from loadtests import profiles, samples, verdict
 from loadtests.answers import Outcome
-from loadtests.profiles import ProfileError
 from loadtests.samples import DTYPE
 from loadtests.verdict import Finding, Threshold, ThresholdError
 
@@ -46,7 +45,7 @@ def test_figures_are_shares_of_what_was_planned() -> None:
     rows["outcome"][:20], rows["outcome"][20:30], rows["outcome"][30:40] = 1, 2, 5
     summary = samples.summarise("x", rows, 2.0, 100.0)
     found = verdict.figures(
-        summary, recovery_s=1.5, limit=100.0, memory={"start_mb": 200.0, "growth_mb": 10.0}, ready_s=None
+        summary, recovery_s=1.5, capacity=100.0, memory={"start_mb": 200.0, "growth_mb": 10.0}, ready_s=None
     )
     assert (found["refused_share"], found["failed_share"]) == (0.1, 0.05)
     assert found["goodput_share"] == pytest.approx(160 / 190)  # broken images are no goodput that was missed
@@ -92,37 +91,6 @@ def test_a_bad_threshold_is_quoted(tmp_path: Path, text: str, said: str) -> None
     with pytest.raises(ThresholdError) as raised:
         verdict.load("all", toml(tmp_path, text))
     assert said in str(raised.value)
-
-
-PROFILE = '[x]\nabout = ""\nmix = { raw = 1 }\nphases = [{ name = "a", seconds = 1, rate = 1 }]\n'
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        (PROFILE.replace("raw", "video"), "mix holds video"),
-        (PROFILE.replace("raw = 1", "raw = 0"), "weights in mix are all 0"),
-        (PROFILE.replace("rate = 1", "speed = 1"), "speed"),
-        (PROFILE.replace(", rate = 1", ""), "either rate or of_limit"),
-        (PROFILE.replace("rate = 1", "rate = 1, of_limit = 1"), "either rate or of_limit"),
-        (PROFILE + 'judged = "b"\n', "judged 'b'"),
-        (PROFILE + 'photos = "small"\n', "photos 'small'"),
-        ('[x]\nabout = ""\nmix = { raw = 1 }\n', "no phases"),
-    ],
-)
-def test_a_bad_profile_is_quoted(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(ProfileError) as raised:
-        profiles.load(toml(tmp_path, text))
-    assert said in str(raised.value) and "'x'" in str(raised.value)
-
-
-def test_a_profile_is_stretched_and_set_to_a_rate_in_its_proportions() -> None:
-    spike = profiles.load()["spike"]
-    assert [phase.seconds for phase in spike.lasting(90.0).phases] == [30.0, 20.0, 40.0]
-    rates = [segment.rate for segment in spike.at_rate(300.0).segments(limit=1.0)]
-    assert rates == pytest.approx([40.0, 40.0, 300.0, 40.0])
-    assert not spike.at_rate(300.0).needs_limit and spike.needs_limit
-    assert [segment.rate for segment in spike.segments(100.0)] == pytest.approx([40.0, 40.0, 300.0, 40.0])
 
 
 def test_what_fails_or_is_dropped_counts_outside_the_judged_phase_too() -> None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import heapq
-import itertools
 import math
 import random
 from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.simulation import Backend, optimum
 from runners.admission import Overload, Refusal
 from runners.batching import Batch, Batcher, Job, _start
 from runners.cost_model import WINDOW, CostModel
@@ -497,40 +494,6 @@ def test_overload_keeps_the_goodput(alpha: float, beta: float, slo: float) -> No
     goodputs = [offered(alpha, beta, slo, load * capacity)[1] for load in (0.9, 1.0, 1.2, 2.0, 3.0)]
     assert goodputs[-1] >= 0.97 * max(goodputs)
     assert max(goodputs) > 0.95 * capacity
-
-
-# The yardstick of benchmarks/batching.py.
-
-
-def by_trying_all(arrivals: list[float], backend: Backend, slo: float) -> int:
-    """The most requests that any schedule of one executor can serve in time, batches of any of them in any order."""
-    best = 0
-
-    def go_on(left: frozenset[int], free: float) -> None:
-        nonlocal best
-        best = max(best, len(arrivals) - len(left))
-        for size in range(1, min(backend.max_batch, len(left)) + 1):
-            for chosen in itertools.combinations(sorted(left), size):
-                done = max(free, arrivals[chosen[-1]]) + backend.seconds(size)
-                if done <= arrivals[chosen[0]] + slo:
-                    go_on(left - set(chosen), done)
-
-    go_on(frozenset(range(len(arrivals))), -math.inf)
-    return best
-
-
-@settings(max_examples=150, deadline=None, derandomize=True)
-@given(
-    gaps=st.lists(st.floats(0, 2), min_size=2, max_size=6),
-    alpha=st.floats(0.1, 1),
-    beta=st.floats(0, 2),
-    slo=st.floats(0.5, 5),
-    max_batch=st.integers(1, 4),
-)
-def test_the_offline_optimum_is_exact(gaps: list[float], alpha: float, beta: float, slo: float, max_batch: int) -> None:
-    arrivals = np.cumsum([0.001, *gaps])
-    backend = Backend("", alpha, beta, max_batch, "")
-    assert optimum(arrivals, backend, slo, learning=0.0) == by_trying_all(arrivals.tolist(), backend, slo)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a comparison measured: as data for its line of JSON, as tables, and against its goals."""
+"""The results of `benchmarks.compare`: data for its line of JSON, tables and goals."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def sheets(data: dict[str, Any]) -> list[Sheet]:
 
 
 def goals(data: dict[str, Any]) -> list[Goal]:
-    """What the comparison promises: medians of ratios, each to the bare loops just before and after."""
+    """The goals: medians of ratios, each to the bare loops just before and after."""
     by_name = {server["name"]: {load["connections"]: load for load in server["load"]} for server in data["servers"]}
     ours, tutorial = by_name.get(OURS, {}), by_name.get(TUTORIAL, {})
     found = [at_least(f"throughput to bare at c={c}", _get(ours, c, "ratio"), 0.95) for c in (8, 32)]
@@ -132,7 +132,7 @@ def goals(data: dict[str, Any]) -> list[Goal]:
 
 
 def others(data: dict[str, Any]) -> float:
-    """The cores that anything else took, at the worst measurement."""
+    """How many cores anything else took, at the worst measurement."""
     taken = [load["others_cores"] for server in data["servers"] for load in server["load"]]
     return float(max([*taken, data["cores"] * (1 - data["bare"]["cpu_share_min"])]))
 

@@ -1,4 +1,4 @@
-"""The highest rate that a server holds within its SLO, found by bracketing and bisecting, with stated confidence.
+"""A server's capacity: the highest rate that it holds within its SLO, found by bisecting, with stated confidence.
 
 A rate passes when the trial shows, with the asked confidence, that the asked share of requests is answered rightly
 within the SLO. The rule is that of MLPerf's LoadGen (inference_policies, "Early Stopping Criterion"): each request
@@ -32,7 +32,7 @@ MAX_REOPENED = 3
 MIN_RATE = 0.1
 
 
-class LimitError(Exception):
+class CapacityError(Exception):
     """No rate could be found; the message says how far the search came."""
 
 
@@ -53,7 +53,7 @@ class Rule:
             raise ValueError(f"an SLO of {self.slo_ms!r} ms: it must be more than 0")
 
     def chance(self, queries: int, misses: int) -> float:
-        """The chance of at most ``misses`` among ``queries`` if a share 1 − quantile of all missed."""
+        """The chance of at most ``misses`` in ``queries`` requests, if a share 1 − quantile of all requests missed."""
         p, q = math.log1p(-self.quantile), math.log(self.quantile)
         log_n = math.lgamma(queries + 1)
         return math.fsum(
@@ -62,7 +62,7 @@ class Rule:
         )
 
     def needed(self, misses: int) -> int:
-        """The fewest queries that suffice with ``misses`` misses."""
+        """The fewest requests that are enough to pass with ``misses`` misses."""
         low, high = misses, misses + 1
         while self.chance(high, misses) > 1 - self.confidence:
             low, high = high, 2 * high
@@ -72,7 +72,7 @@ class Rule:
         return high
 
     def allowed(self, queries: int) -> int:
-        """The most misses with which ``queries`` suffice; -1 where they are too few even without a miss."""
+        """The most misses with which ``queries`` requests pass; -1 where they are too few even without a miss."""
         allowed = -1
         while allowed + 1 <= queries and self.chance(queries, allowed + 1) <= 1 - self.confidence:
             allowed += 1
@@ -81,7 +81,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Trial:
-    """One rate that was tried. ``generator``: why the generator, not the server, may have set the result; "" if not.
+    """One rate that was tried. ``generator``: why the generator may have been the bottleneck; "" where it was not.
 
     ``examples``: the first of what failed, in words.
     """
@@ -111,8 +111,8 @@ class Trial:
 
 
 @dataclass
-class Limit:
-    """What the search found: ``rate`` holds, as ``best`` shows; all trials in their order."""
+class Capacity:
+    """The search's result: ``rate`` holds, ``best`` is the trial that shows it, ``trials`` are all in their order."""
 
     rate: float
     best: Trial
@@ -120,17 +120,17 @@ class Limit:
 
     @property
     def warning(self) -> str:
-        """Why the server may hold more than was found; "" where nothing speaks for it."""
+        """Why the true capacity may be higher; "" where there is no reason."""
         limiting = [trial for trial in self.trials if trial.generator and trial.rate <= 1.5 * self.rate]
         return limiting[0].generator if limiting else ""
 
 
-def find(trial: Callable[[float, float], Trial], start: float, resolution: float) -> Limit:
+def find(trial: Callable[[float, float], Trial], start: float, resolution: float) -> Capacity:
     """The highest rate that passes: ``trial(rate, scale)`` tries one, ``scale`` times as long as usual.
 
     Doubles ``start`` until a rate misses, or halves it until one passes; bisects geometrically until both are within
     ``resolution`` of each other. If what missed passes when it is tried again, the search goes on upwards from there.
-    Then confirms what passed in a trial of twice the length, going down where it misses. Raises LimitError.
+    Then confirms what passed in a trial of twice the length, going down where it misses. Raises CapacityError.
     """
     trials: list[Trial] = []
 
@@ -150,7 +150,7 @@ def find(trial: Callable[[float, float], Trial], start: float, resolution: float
         while not passes(low := high / 2):
             high = low
             if low < MIN_RATE:
-                raise LimitError(f"not even {low:.2f} requests a second are answered within the SLO")
+                raise CapacityError(f"not even {low:.2f} requests a second are answered within the SLO")
     for reopened in range(MAX_REOPENED + 1):
         while high > low * (1 + resolution):
             middle = math.sqrt(low * high)
@@ -160,7 +160,7 @@ def find(trial: Callable[[float, float], Trial], start: float, resolution: float
         low, high = bounds_above(high)
     for _ in range(MAX_CONFIRMATIONS):
         if passes(low, 2.0):
-            return Limit(low, trials[-1], trials)
+            return Capacity(low, trials[-1], trials)
         low *= STEP_DOWN
     tried = f"from {low / STEP_DOWN**MAX_CONFIRMATIONS:.1f} requests a second down to {low / STEP_DOWN:.1f}"
-    raise LimitError(f"{tried} no rate held a second time: the server's speed is not steady")
+    raise CapacityError(f"{tried} no rate held a second time: the server's speed is not steady")

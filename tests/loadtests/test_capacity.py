@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from loadtests import arrivals, samples
+from harness import arrivals
+from harness.arrivals import Segment
+from loadtests import samples
 from loadtests.answers import Outcome
-from loadtests.arrivals import Segment
-from loadtests.limit import LimitError, Rule, Trial, find
+from loadtests.capacity import CapacityError, Rule, Trial, find
 from loadtests.samples import DTYPE
 
 RULE = Rule(slo_ms=100.0)
@@ -69,7 +70,7 @@ class Queue:
         return Trial(rate, samples.summarise("", rows, seconds, RULE.slo_ms), RULE.allowed(len(rows)))
 
 
-def true_limit(queue: Queue) -> float:
+def true_capacity(queue: Queue) -> float:
     """The rate at which 1 % take longer than the SLO, of a million requests."""
     low, high = 0.5 / queue.service_s, 1 / queue.service_s
     while high > 1.002 * low:
@@ -80,10 +81,10 @@ def true_limit(queue: Queue) -> float:
 
 
 @pytest.mark.parametrize("start", [1.0, 50.0, 3000.0])
-def test_the_limit_of_a_queue_is_found_from_anywhere(start: float) -> None:
+def test_the_capacity_of_a_queue_is_found_from_anywhere(start: float) -> None:
     queue = Queue(service_s=0.005)
     found = find(queue.trial, start, resolution=0.01)
-    assert found.rate == pytest.approx(true_limit(queue), rel=0.05)
+    assert found.rate == pytest.approx(true_capacity(queue), rel=0.05)
     assert found.best.passed and found.best is found.trials[-1]
     assert found.warning == ""
 
@@ -122,13 +123,13 @@ def test_a_moment_s_disturbance_does_not_bound_the_search(disturbed: set[int]) -
 
 def test_a_server_that_holds_nothing_is_said() -> None:
     _, trial = scripted(0.0)
-    with pytest.raises(LimitError, match="not even"):
+    with pytest.raises(CapacityError, match="not even"):
         find(trial, 10.0, 0.05)
 
 
 def test_a_server_that_holds_nothing_for_long_is_said() -> None:
     _, trial = scripted(100.0, twice=1.0)
-    with pytest.raises(LimitError, match="no rate held a second time"):
+    with pytest.raises(CapacityError, match="no rate held a second time"):
         find(trial, 90.0, 0.02)
 
 

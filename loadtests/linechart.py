@@ -32,7 +32,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis shows, and whether it is logarithmic: then values of 0 and below are left out."""
+    """An axis' label, and whether it is logarithmic. A logarithmic axis leaves out values of 0 and below."""
 
     label: str
     log: bool = False
@@ -115,7 +115,7 @@ def _polylines(line: Line, across: _Scale, up: _Scale) -> str:
 
 
 def _thinned(points: Sequence[tuple[float, float | None]]) -> Sequence[tuple[float, float | None]]:
-    """At most _MAX_POINTS: of each stretch the highest, since a peak must not vanish from a long run's picture."""
+    """At most _MAX_POINTS. Each stretch keeps its highest, so that a long run keeps its peaks."""
     if len(points) <= _MAX_POINTS:
         return points
     width = math.ceil(len(points) / _MAX_POINTS)

@@ -1,4 +1,4 @@
-"""What a benchmark ran on: the machine, the versions, this repository's revision."""
+"""The code that a benchmark measures: versions of packages, and this repository's revision."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import subprocess
 from pathlib import Path
 
 from benchmarks.peers import ROOT
-from loadtests.machine import machine as machine
 
 PACKAGES = ("bentoml", "fastapi", "uvicorn", "litserve", "mosec", "flask", "gunicorn", "torch", "onnxruntime", "pillow")
-# Where anything else takes this share of a core, the figures are not this benchmark's own.
-DISTURBED_CORES = 0.1
 
 
-def versions(python: Path) -> dict[str, str]:
+def installed(python: Path) -> dict[str, str]:
     """The versions of PACKAGES in the environment of an interpreter."""
     code = (
         "import json, sys\nfrom importlib.metadata import distributions\n"

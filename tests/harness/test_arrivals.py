@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from loadtests import arrivals
-from loadtests.arrivals import Segment
+from harness import arrivals
+from harness.arrivals import Segment
 
 
 def test_poisson_gaps_are_exponential_and_independent() -> None:
@@ -67,6 +67,8 @@ def test_a_day_is_lowest_at_its_begin_and_highest_at_noon() -> None:
 def test_a_replayed_trace_has_its_counts_each_second() -> None:
     counts = [3, 0, 7, 1, 0, 400]
     at = arrivals.replay(counts, seed=1)
+    assert (np.diff(at) >= 0).all()
+    assert at.tolist() == arrivals.replay(counts, seed=1).tolist()
     assert np.array_equal(np.bincount(at.astype(int), minlength=6), counts)
     assert stats.kstest(at[at >= 5] - 5, "uniform").pvalue > 0.01
 

@@ -1,4 +1,4 @@
-"""A device simulated event by event: arrivals in, batches through a policy, and what the best schedule would do."""
+"""A device, simulated event by event with a batching policy, and the best schedule that there could be."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Policy(Protocol):
         """Queue or refuse a request that comes now."""
 
     def next(self, now: float) -> tuple[Sequence[float] | None, float]:
-        """What an idle device shall run now, or None, and then the time to ask again unless something happens."""
+        """The batch that an idle device runs now; or None, and the time to ask again unless something happens."""
 
     def done(self, batch: Sequence[float], seconds: float, now: float) -> None:
         """A device has finished what ``next`` gave it. Called before it is offered to ``next`` again."""
@@ -60,7 +60,7 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to, of the requests after LEARNING; latencies are of the answered, late ones included."""
+    """A run's figures, of the requests after LEARNING. Latencies in seconds are of all answers, also of late ones."""
 
     goodput: float
     p50: float
@@ -129,39 +129,8 @@ def _result(
     )
 
 
-def poisson(rate: float, count: int, slo: float, seed: int) -> NDArray[np.float64]:
-    """Independent requests at ``rate`` a second."""
-    return np.cumsum(np.random.default_rng(seed).exponential(1 / rate, count))
-
-
-def gamma(rate: float, count: int, slo: float, seed: int) -> NDArray[np.float64]:
-    """Gaps of a gamma distribution with a coefficient of variation of 4: clumps of some ten requests, then silence."""
-    return np.cumsum(np.random.default_rng(seed).gamma(1 / 16, 16 / rate, count))
-
-
-def mmpp(rate: float, count: int, slo: float, seed: int) -> NDArray[np.float64]:
-    """A Poisson process that is five times as fast for a fifth of the time as else, in bursts of four SLOs' mean."""
-    random = np.random.default_rng(seed)
-    slow = rate / (0.8 + 0.2 * 5)
-    gaps = random.exponential(1, count)
-    lengths = random.exponential(1, 4 * count)
-    # Unit gaps are stretched by the state's rate; a gap that spans a change of state is cut there.
-    times, now, fast, switch = np.empty(count), 0.0, False, 16 * slo * lengths[0]
-    changes = 1
-    for index, gap in enumerate(gaps.tolist()):
-        left = gap
-        while now + left / (slow * (5 if fast else 1)) > switch:
-            left -= (switch - now) * slow * (5 if fast else 1)
-            now, fast = switch, not fast
-            switch += (4 if fast else 16) * slo * lengths[changes]
-            changes += 1
-        now += left / (slow * (5 if fast else 1))
-        times[index] = now
-    return times
-
-
 def optimum(arrivals: NDArray[np.float64], backend: Backend, slo: float, *, learning: float = LEARNING) -> int:
-    """How many the best schedule of one device serves in time that knows all arrivals, of those after ``learning``.
+    """How many requests after ``learning`` one device can serve in time, where it knows all arrivals in advance.
 
     Its batches take exactly ℓ(b).
 

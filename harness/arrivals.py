@@ -1,8 +1,9 @@
 """When requests are meant to be sent: seeded arrival times that never depend on how fast replies come.
 
-All laws are one: arrivals of a rate that changes over time, given as segments of constant rate. A process of rate 1
-is drawn (Poisson) or laid out evenly (constant) and its time is stretched by the inverse of the cumulative rate, which
-is how a Poisson process with a changing rate is made exactly (Çinlar, Introduction to Stochastic Processes, ch. 4).
+``times`` fills a stretch of time whose rate may change; the rate is given as segments of constant rate. A process of
+rate 1 is drawn (Poisson) or laid out evenly (constant), and its time is stretched by the inverse of the cumulative
+rate. This is the exact way to make a Poisson process with a changing rate (Çinlar, Introduction to Stochastic
+Processes, ch. 4). ``replay`` follows a trace. ``poisson``, ``gamma`` and ``bursts`` draw a number of arrivals.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 LAWS = ("poisson", "constant")
+# How many times as fast ``bursts`` is in a burst as between two.
+_FASTER = 5
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def _unit_poisson(total: float, seed: int) -> NDArray[np.float64]:
 def diurnal(mean: float, swing: float, period_s: float, seconds: float) -> list[Segment]:
     """A day squeezed into ``period_s``: rate ``mean · (1 − swing · cos(2πt / period_s))``, held for a second each.
 
-    It starts at night, with the lowest rate. ``swing`` from 0 to 1.
+    It starts at night, with the lowest rate. ``swing`` from 0 to 1. Raises ValueError.
     """
     if not 0 <= swing <= 1:
         raise ValueError(f"a swing of {swing!r}: it must be from 0 to 1")
@@ -81,7 +84,7 @@ def diurnal(mean: float, swing: float, period_s: float, seconds: float) -> list[
 
 
 def replay(counts: Sequence[int], seed: int) -> NDArray[np.float64]:
-    """Arrivals of a trace, float64[sum(counts)]: exactly ``counts[i]`` within second i, at random times in it.
+    """Arrivals of a trace, ascending, float64[sum(counts)]: exactly ``counts[i]`` within second i, at random times.
 
     Given their number, the arrivals of a Poisson process within a second are independent and uniform.
     """
@@ -90,5 +93,43 @@ def replay(counts: Sequence[int], seed: int) -> NDArray[np.float64]:
 
 
 def share(planned: NDArray[np.float64], index: int, of: int) -> NDArray[np.float64]:
-    """What worker ``index`` of ``of`` sends: every of-th arrival. All shares together are the plan, none twice."""
+    """The arrivals of worker ``index`` of ``of`` workers: every of-th. All shares together are ``planned``."""
     return planned[index::of]
+
+
+def poisson(rate: float, count: int, seed: int) -> NDArray[np.float64]:
+    """``count`` arrivals of a Poisson process of ``rate`` requests a second: seconds float64[count], ascending."""
+    return np.cumsum(np.random.default_rng(seed).exponential(1 / rate, count))
+
+
+def gamma(rate: float, count: int, seed: int) -> NDArray[np.float64]:
+    """``count`` arrivals at ``rate`` a second on average, in clumps of some ten and then silence: float64[count].
+
+    Gaps have a gamma distribution with a coefficient of variation of 4.
+    """
+    return np.cumsum(np.random.default_rng(seed).gamma(1 / 16, 16 / rate, count))
+
+
+def bursts(rate: float, count: int, burst_s: float, seed: int) -> NDArray[np.float64]:
+    """``count`` arrivals at ``rate`` a second on average, for a fifth of the time in bursts: float64[count].
+
+    A Markov-modulated Poisson process of two states. A burst is five times as fast as the rest. It lasts ``burst_s``
+    seconds on average, and the rest between two bursts four times as long.
+    """
+    random = np.random.default_rng(seed)
+    slow = rate / (0.8 + 0.2 * _FASTER)
+    gaps = random.exponential(1, count)
+    lengths = random.exponential(1, 4 * count)
+    # Unit gaps are stretched by the state's rate; a gap that spans a change of state is cut there.
+    at, now, fast, switch = np.empty(count), 0.0, False, 4 * burst_s * lengths[0]
+    changes = 1
+    for index, gap in enumerate(gaps.tolist()):
+        left = gap
+        while now + left / (slow * (_FASTER if fast else 1)) > switch:
+            left -= (switch - now) * slow * (_FASTER if fast else 1)
+            now, fast = switch, not fast
+            switch += (1 if fast else 4) * burst_s * lengths[changes]
+            changes += 1
+        now += left / (slow * (_FASTER if fast else 1))
+        at[index] = now
+    return at

@@ -8,7 +8,7 @@ NO_ANSWER = 0
 
 
 class Client(asyncio.Protocol):
-    """One connection with at most one request in flight; it reconnects where the server closes."""
+    """One connection with at most one request in flight. It reconnects after the server has closed it."""
 
     def __init__(self, host: str, port: int) -> None:
         self.host, self.port = host, port
@@ -18,12 +18,12 @@ class Client(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether the next request finds a connection."""
+        """Whether the connection is open."""
         return self.transport is not None and not self.transport.is_closing()
 
     @property
     def heard(self) -> bool:
-        """Whether anything of the current answer has come."""
+        """Whether a part of the current answer has come."""
         return bool(self.buffer)
 
     async def connect(self) -> None:

@@ -1,0 +1,1 @@
+"""The tools of every measurement, each in one place. They know no other package of this project."""

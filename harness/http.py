@@ -1,0 +1,111 @@
+"""Ask a URL, and wait for a server. Each question has a connection of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+TIMEOUT_S = 30.0
+PROBE_TIMEOUT_S = 2.0
+PROBE_EVERY_S = 0.1
+
+Answer = tuple[int, Mapping[str, str], bytes]
+"""Status, headers, body."""
+
+
+def ask(
+    url: str,
+    method: str = "GET",
+    body: bytes = b"",
+    headers: Mapping[str, str] | None = None,
+    *,
+    timeout_s: float = TIMEOUT_S,
+    context: ssl.SSLContext | None = None,
+) -> Answer:
+    """The answer of ``url``, whatever its status. Raises OSError where there is none. ``context`` is for https."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    connection = (
+        http.client.HTTPSConnection(host, parts.port, timeout=timeout_s, context=context)
+        if parts.scheme == "https"
+        else http.client.HTTPConnection(host, parts.port, timeout=timeout_s)
+    )
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    with contextlib.closing(connection):
+        try:
+            connection.request(method, target, body or None, dict(headers or {}))
+            reply = connection.getresponse()
+            return reply.status, dict(reply.getheaders()), reply.read()
+        except http.client.HTTPException as error:
+            raise OSError(f"{method} {url}: {error!r}") from None
+
+
+def ask_json(
+    url: str, method: str = "GET", body: bytes = b"", content_type: str = "", *, timeout_s: float = TIMEOUT_S
+) -> dict[str, Any]:
+    """The JSON object of an answer. Raises OSError, or ValueError where the answer is no 200 or no JSON object."""
+    headers = {"Content-Type": content_type} if content_type else {}
+    status, _, content = ask(url, method, body, headers, timeout_s=timeout_s)
+    where = f"{method} {urlsplit(url).path}"
+    if status != 200:
+        raise ValueError(f"{where} was answered with {status}: {content[:200]!r}")
+    try:
+        answer = json.loads(content)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise ValueError(f"{where} was answered with no JSON object: {content[:200]!r}")
+    return answer
+
+
+def is_ready(url: str, *, timeout_s: float = PROBE_TIMEOUT_S) -> bool:
+    """Whether ``url`` answers with 200 within ``timeout_s``."""
+    try:
+        return ask(url, timeout_s=timeout_s)[0] == 200
+    except OSError:
+        return False
+
+
+def wait_ready(
+    url: str,
+    seconds: float,
+    *,
+    ended: Callable[[], bool] = lambda: False,
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float = PROBE_TIMEOUT_S,
+    context: ssl.SSLContext | None = None,
+) -> float:
+    """Seconds until ``url`` answers with 200. Raises OSError after ``seconds``, and once ``ended`` is true.
+
+    ``ended`` says whether the server's process has ended. ``timeout_s`` limits one question.
+    """
+    begin = time.perf_counter()
+    said = "nothing"
+    while not ended() and time.perf_counter() - begin < seconds:
+        try:
+            status, _, _ = ask(url, headers=headers, timeout_s=timeout_s, context=context)
+            if status == 200:
+                return time.perf_counter() - begin
+            said = f"status {status}"
+        except OSError as error:
+            said = str(error)
+        time.sleep(PROBE_EVERY_S)
+    server, _, page = url.rpartition("/")
+    raise OSError(f"{server} is not ready after {seconds:.0f} s: GET /{page} said {said}")
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port

@@ -1,0 +1,1 @@
+"""The commands of ``python -m loadtests``, a module each, with their options, their server and their console."""
