@@ -98,7 +98,7 @@ class Load:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunTotals:
     """The sums of a run over the judged seconds: images, and paid seconds of pods and machines."""
 
     offered: float
@@ -126,7 +126,7 @@ class Course:
 def simulate(
     load: Load, autoscaler: Autoscaler, fleet: Fleet, begin: int = 0, end: int | None = None, phase: int = 0,
     share: float = 1.0,
-) -> Outcome:  # fmt: skip
+) -> RunTotals:  # fmt: skip
     """The outcome of ``autoscaler`` in the seconds from ``begin`` to ``end``, with its syncs ``phase`` seconds after 0.
 
     The run begins WARM_UP_S earlier if the load does. It stops early once more than ``share`` of all images of the span
@@ -143,7 +143,7 @@ def course(load: Load, autoscaler: Autoscaler, fleet: Fleet, begin: int, end: in
 def simulate_all(
     load: Load, autoscalers: Iterable[Autoscaler], fleet: Fleet, begin: int = 0, end: int | None = None,
     phases: Sequence[int] = (0,), share: float = 1.0,
-) -> list[list[Outcome]]:  # fmt: skip
+) -> list[list[RunTotals]]:  # fmt: skip
     """The outcomes of each of ``autoscalers`` with each of ``phases``, on two threads."""
     with ThreadPoolExecutor(WORKERS) as pool:
         runs = [
@@ -156,7 +156,7 @@ def simulate_all(
 def _run(
     load: Load, autoscaler: Autoscaler, fleet: Fleet, begin: int, end: int | None, phase: int, share: float, *,
     trace: bool = False,
-) -> tuple[Outcome, Course]:  # fmt: skip
+) -> tuple[RunTotals, Course]:  # fmt: skip
     from autoscaling import kernel
 
     end = len(load) if end is None else end
@@ -177,7 +177,7 @@ def _run(
     )  # fmt: skip
     offered, late, pods, machines, counted, most = totals.tolist()
     return (
-        Outcome(offered, late, pods, machines, int(counted), int(most)),
+        RunTotals(offered, late, pods, machines, int(counted), int(most)),
         Course(*(one[begin - first :] for one in seconds)),
     )
 

@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from autoscaling.baselines import five_minute_peak, foresight, highest_second, smallest_fixed
-from autoscaling.fleet import WARM_UP_S, Fleet, FleetError, Load, Outcome, simulate_all
+from autoscaling.fleet import WARM_UP_S, Fleet, FleetError, Load, RunTotals, simulate_all
 from autoscaling.hpa import Autoscaler, Cpu, Policy, Queue, Rules
 from autoscaling.schedule import shaken
 from autoscaling.search import THRIFT, Fit, Search
@@ -89,7 +89,7 @@ class Judge:
         (outcomes,) = simulate_all(self.load, [autoscaler], self.fleet, self.begin, self.end, JUDGED_PHASES)
         return self._row(name, autoscaler, outcomes)
 
-    def _row(self, name: str, autoscaler: Autoscaler, outcomes: list[Outcome]) -> dict[str, Any]:
+    def _row(self, name: str, autoscaler: Autoscaler, outcomes: list[RunTotals]) -> dict[str, Any]:
         money = self._money(
             median(one.replica_seconds for one in outcomes), median(one.machine_seconds for one in outcomes)
         )
