@@ -18,7 +18,7 @@ import numpy as np
 from autoscaling import fleet, prometheus, queries, sender
 from autoscaling.hpa import SYNC_S, Autoscaler, Offered, State, decide
 from autoscaling.sync import History
-from harness import arrivals
+from harness import arrivals, figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +102,7 @@ def counts(offered: NDArray[np.float64], seconds: int, compress: int, peak: floa
     return np.random.default_rng(seed).poisson(np.concatenate((np.full(LEAD_S, rates[:15].mean()), rates)))
 
 
-def capacity(cluster: Cluster, body: bytes, nominal: float, tick: Callable[[], None]) -> float:
+def overloaded_rate(cluster: Cluster, body: bytes, nominal: float, tick: Callable[[], None]) -> float:
     """Images a second that the one pod of ``cluster`` answers when it is sent twice ``nominal``, which takes 35 s."""
     planned = np.arange(0, _WINDOW_S * _WINDOWS, 1 / (2 * nominal))
     answers = _sending(cluster.pods[0].port, body, planned, time.monotonic(), tick)
@@ -166,7 +166,7 @@ def run(cluster: Cluster, plan: Plan, body: bytes, told: Callable[[float, int, i
         late,
         refused=int(np.count_nonzero(answers.status[judged] == 429)),
         unanswered=int(np.count_nonzero(~np.isin(answers.status[judged], (200, 429)))),
-        send_p99_s=float(np.quantile(answers.sent, 0.99)),
+        send_p99_s=figures.quantile(answers.sent, 0.99),
         held=_held(answers, ready),
         start_s=float(np.median(starts)),
         start_most_s=max(starts),

@@ -109,7 +109,7 @@ def replay(
             task = bar.add_task("measuring what a pod holds", total=len(counts))
             with Cluster(Path(folder), serve, environment, start_s) as cluster:
                 live.settled(cluster, 1)
-                rate = live.capacity(cluster, body, pod_rate, cluster.tick)
+                rate = live.overloaded_rate(cluster, body, pod_rate, cluster.tick)
                 if not rate:
                     raise ClusterError("a replica answers no image with 200")
                 autoscaler = Autoscaler(rules.minimum, pods, (Offered(TARGET * rate),), rules.up, rules.down)

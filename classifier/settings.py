@@ -183,8 +183,8 @@ class Settings(BaseSettings):
                 raise ValueError(f"{proxy!r} must be an address such as 10.0.0.7 or a network: 10.0.0.0/24") from None
         return value
 
-    def inference_threads(self, processes: int) -> int:
-        """Inference threads of one of ``processes`` processes that infer."""
+    def threads_of(self, processes: int) -> int:
+        """Threads of one of ``processes`` processes that share the machine's cores."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return self.threads or max(1, cores // processes)
 

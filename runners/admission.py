@@ -46,5 +46,6 @@ class Overload:
 
 def overloaded(reason: str, retry_after: float) -> ClassifierError:
     """The error 429 for ``reason``: "queue_full", "deadline" or "expired". ``retry_after`` is in seconds."""
-    retry_after_s = max(1, round(retry_after + 0.5))
+    # Whole seconds, never too early: 7.0 is 8, since the estimate may err.
+    retry_after_s = math.floor(retry_after) + 1
     return ClassifierError("overloaded", f"refused: {_WHY[reason]}", retry_after=retry_after_s, reason=reason)

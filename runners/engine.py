@@ -133,7 +133,8 @@ def start_executors(
     budget = budget_s(settings.slo_ms)
     if cost.expected(1) > budget:
         raise SloError(
-            f"RESNET18_SLO_MS={settings.slo_ms} can't be honoured: one image takes {1e3 * cost.expected(1):.1f} ms here"
+            f"RESNET18_SLO_MS={settings.slo_ms} can't be honoured: one image takes {1e3 * cost.expected(1):.1f} "
+            f"ms here, and {1e3 * budget:.1f} ms of the SLO are there for it"
         )
     batcher = Batcher(
         cost, budget=budget, max_batch=settings.max_batch, max_queue=settings.max_queue, executors=executors

@@ -62,7 +62,7 @@ class Inline:
         self._engine = engine.open_engine(settings, tag, device)
         self.artifact = self._engine.artifact
         decode = _decoder(settings, self.artifact)
-        threads = settings.inference_threads(settings.workers)
+        threads = settings.threads_of(settings.workers)
         self._decode_pool: DecodePool | None = None
         if device == "cpu":
             run = engine.image_run(self._engine, decode)
@@ -107,7 +107,7 @@ class Dedicated:
         self.artifact = artifacts.open_artifact(tag)
         url = BentoMLContainer.remote_runner_mapping.get()[name]
         self._client = RunnerClient(url, len(self.artifact.manifest.labels), grace=margin_s(settings.slo_ms))
-        threads = settings.inference_threads(settings.workers)
+        threads = settings.threads_of(settings.workers)
         self._decode_pool = DecodePool(_decoder(settings, self.artifact), threads)
 
     async def submit(self, images: list[bytes], deadline: float) -> list[ImageResult | Exception]:

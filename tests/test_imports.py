@@ -29,7 +29,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     # It knows a URL, not what serves it.
     "loadtests": ("harness", "loadtests"),
     # It knows a rate and what a pod holds, not what answers.
-    "autoscaling": ("harness.arrivals", "harness.http", "harness.wire", "autoscaling"),
+    "autoscaling": ("harness.arrivals", "harness.figures", "harness.http", "harness.wire", "autoscaling"),
     "benchmarks": ("harness", *PACKAGES, "service", "benchmarks"),
 }
 # The benchmark of the load tests' own generator drives it.

@@ -8,6 +8,7 @@ import pytest
 from autoscaling import live
 from autoscaling.hpa import Autoscaler, Offered
 from autoscaling.live import LEAD_S, Measured, Plan
+from runners import budget
 
 
 def plan(counts: np.ndarray[tuple[int], np.dtype[np.int64]], rate: float = 20.0) -> Plan:
@@ -39,6 +40,10 @@ def test_the_first_size_is_that_of_the_simulation() -> None:
     # 70 a second of pods that are filled to 0.7.
     assert steady.first_size == 5
     assert live.predicted(steady, 30, 8)[1].wanted[0] == 5
+
+
+def test_a_pod_keeps_of_the_slo_what_the_batcher_keeps() -> None:
+    assert live.KEPT == budget.MARGIN
 
 
 def test_what_comes_in_the_lead_is_not_judged() -> None:

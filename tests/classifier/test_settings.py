@@ -202,7 +202,7 @@ def test_settings_are_frozen() -> None:
     ("threads", "cores", "processes", "expected"),
     [("0", 8, 1, 8), ("0", 8, 4, 2), ("0", 8, 3, 2), ("0", 2, 4, 1), ("3", 8, 4, 3)],
 )
-def test_inference_threads_share_the_cores(
+def test_threads_share_the_cores(
     loaded: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
     threads: str,
@@ -211,12 +211,10 @@ def test_inference_threads_share_the_cores(
     expected: int,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-    assert loaded(threads=threads).inference_threads(processes) == expected
+    assert loaded(threads=threads).threads_of(processes) == expected
 
 
-def test_inference_threads_where_affinity_is_not_told(
-    loaded: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_where_affinity_is_not_told(loaded: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    assert loaded().inference_threads(2) == 3
+    assert loaded().threads_of(2) == 3

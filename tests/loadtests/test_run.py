@@ -200,7 +200,7 @@ def test_what_can_not_be_run_ends_with_2_and_a_sentence(words: tuple[str, ...], 
 
 def test_smoke_against_the_service(server: Server, tmp_path: Path) -> None:
     """The profile whole: half a minute, raw, multipart, batches and broken images."""
-    done = loadtests(tmp_path, "run", "--profile", "smoke", "--host", server.url)
+    done = loadtests(tmp_path, "run", "--profile", "smoke", "--slo-ms", "1000", "--host", server.url)
     assert done.code == 0, done
     total = done.report["total"]
     assert total["rejected"] > 0 and total["statuses"].keys() <= {"200", "400", "413", "415"}
@@ -241,7 +241,8 @@ def test_a_service_that_asks_for_keys_is_loaded_with_one(
     launch: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = "only-for-this-test-91c4"
-    words = ("run", "--profile", "smoke", "--duration", "4", "--host", launch(api_keys=key).wait().url)
+    url = launch(api_keys=key).wait().url
+    words = ("run", "--profile", "smoke", "--duration", "4", "--slo-ms", "1000", "--host", url)
     done = loadtests(tmp_path, *words)
     assert done.code == 2 and "401" in done.err
     monkeypatch.setenv("LOADTEST_API_KEY", key)

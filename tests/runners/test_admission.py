@@ -29,6 +29,6 @@ def test_a_refusal_is_429_with_its_reason(reason: str, message: str) -> None:
     assert message in error.message
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(0.0, 1), (0.3, 1), (0.6, 1), (1.2, 2), (7.0, 8)])
+@pytest.mark.parametrize(("seconds", "told"), [(0.0, 1), (0.3, 1), (0.6, 1), (1.0, 2), (1.2, 2), (2.0, 3), (7.0, 8)])
 def test_retry_after_is_whole_seconds_and_never_too_early(seconds: float, told: int) -> None:
     assert overloaded("deadline", seconds).retry_after == told
