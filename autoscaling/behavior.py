@@ -104,7 +104,9 @@ def changed(events: Sequence[Change], period_s: float, now: float) -> int:
 
 
 def ceiling(current: int, rules: Rules, ups: Sequence[Change], downs: Sequence[Change], now: float) -> int:
-    """The largest size that the policies up allow: calculateScaleUpLimitWithScalingRules.
+    """The largest size that ``rules`` for scaling up allow now: calculateScaleUpLimitWithScalingRules.
+
+    It is ``current`` where scaling up is disabled or has no policy.
 
     Each policy counts from the size at the start of its period. A per cent is rounded up, or one pod would never grow.
     """
@@ -179,7 +181,7 @@ def limit_plainly(
 
 
 def recorded(events: Sequence[Change], replicas: int, rules: Rules, now: float) -> tuple[Change, ...]:
-    """``events`` with a change by ``replicas`` pods now: storeScaleEvent.
+    """``events`` with one more, a change of ``replicas`` pods at ``now``: storeScaleEvent.
 
     Events older than the longest period are marked outdated, and the new one replaces the last of them.
     """

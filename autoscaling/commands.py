@@ -70,7 +70,8 @@ def plan(out: Path, **given: Any) -> None:
 def check(manifests: Path, as_json: bool, **given: Any) -> None:
     """Simulate the autoscaler in MANIFESTS, a file or an overlay's folder, on a trace.
 
-    Options that are not given come from the plan.json beside the manifests, if there is one.
+    Options that are not given come from the plan.json beside the manifests, if there is one. Of a folder that `plan`
+    wrote, only its ScaledObject is read.
     """
     from autoscaling.manifests import read as read_manifests
 

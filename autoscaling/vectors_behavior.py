@@ -54,7 +54,7 @@ def behavior_rate(inputs: Case) -> Case:
 
 
 def stabilisation(inputs: Case) -> Case:
-    """The windows, and the log after them."""
+    """Answer a case about stabilisation windows: the size that they allow, and the recommendations kept afterwards."""
     log, desired = _log(inputs["recommendations"]), inputs["desired_replicas"]
     if inputs["mode"] == "legacy":
         wanted, after = behavior.stabilise_down(log, desired, inputs["downscale_stabilisation_s"], _NOW)

@@ -34,7 +34,7 @@ class Artifact:
 
 
 def ready(precisions: str = "auto") -> Artifact:
-    """The artifact, built if need be in ``precisions``, as model_build takes them.
+    """The artifact, built in ``precisions`` (as model_build takes them) unless one that is up to date is there.
 
     Makes its store the one of this process and of all that it starts.
     """

@@ -30,7 +30,7 @@ FIRST_ANSWER_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class Setting:
-    """The same for all servers of a run: the artifact, the load, and how many processes the peers start."""
+    """The settings that all servers of a run share: the artifact, the load, and the number of a peer's processes."""
 
     artifact: Path
     weights: Path | None
@@ -98,9 +98,10 @@ class Reference:
 
 
 def measure(row: Row, setting: Setting, reference: Reference) -> list[Point]:
-    """Measure ``row``'s server with each number of connections: the new points, whose ratio is still to be set.
+    """Start ``row``'s server, check its answers, load it with each number of connections, and stop it.
 
-    Raises StartError, ValueError or OSError where the server can't be measured.
+    Adds points and memory to ``row``. Returns the points, whose ratio is still to be set; none if its answers are wrong
+    (``row.failure``). Raises StartError, ValueError or OSError where the server can't be measured.
     """
     peer, port = row.peer, free_port()
     environment = dict(telemetry.OFF)

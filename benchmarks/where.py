@@ -108,7 +108,10 @@ def _infer_forever(tag: str, far: socket.socket) -> None:
 
 
 def serve(port: int) -> None:
-    """The prototype: this service's own classifier around a _Pool."""
+    """Serve the prototype on ``port`` until it is ended.
+
+    It is this service's Classifier around processes that each decode and infer one image at a time.
+    """
     import uvicorn
     from starlette.requests import Request
     from starlette.responses import Response

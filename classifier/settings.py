@@ -59,7 +59,8 @@ class Settings(BaseSettings):
     workers: Annotated[int, Field(ge=1, le=64)] = Field(1, description="number of API processes")
     threads: Annotated[int, Field(ge=0, le=256)] = Field(
         0,
-        description="inference threads of each process that infers; 0 divides the machine's cores among them",
+        description="threads of each process: inline on a CPU they decode and infer, in a runner on a CPU they infer, "
+        "else they decode; 0: one for each core, divided among the API processes",
     )
     slo_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
         1000,
@@ -184,7 +185,7 @@ class Settings(BaseSettings):
         return value
 
     def threads_of(self, processes: int) -> int:
-        """Threads of one of ``processes`` processes that share the machine's cores."""
+        """Threads of one of ``processes`` processes that decode or infer."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return self.threads or max(1, cores // processes)
 

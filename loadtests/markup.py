@@ -31,7 +31,7 @@ COLUMNS = {
 
 def page(report: dict[str, Any]) -> str:
     """The HTML of one report."""
-    title = f"Load test: {report.get('profile', 'the limit')}"
+    title = f"Load test: {report.get('profile', 'the capacity')}"
     parts = [_head(title, report), _facts(report)]
     if report["kind"] == "limit":
         parts += [_table(report["trials"], "rate", "passed", "misses", "allowed_misses"), _trials_chart(report)]
@@ -55,7 +55,7 @@ def comparison(first: dict[str, Any], second: dict[str, Any], names: tuple[str, 
         a, b = first["total"].get(key), second["total"].get(key)
         ratio = f"{b / a:.2f}" if a and b is not None else ""
         rows.append(f"<tr><th>{title}</th><td>{text(a)}</td><td>{text(b)}</td><td>{ratio}</td></tr>")
-    for key, title in (("limit", "limit, requests/s"), ("recovery_s", "recovery s")):
+    for key, title in (("limit", "capacity, requests/s"), ("recovery_s", "recovery s")):
         a, b = first.get(key), second.get(key)
         if a is not None or b is not None:
             ratio = f"{b / a:.2f}" if a and b is not None else ""
@@ -179,7 +179,7 @@ def _facts(report: dict[str, Any]) -> str:
         "generator": f"{host['cpu']}, {host['cores']} cores, Python {host['python']}, {host['date']}; "
         f"CPU of each process: {', '.join(f'{share:.0%} of a core' for share in report['generator']['cpu_shares'])}",
         "SLO": f"{report['slo_ms']:g} ms",
-        "limit": f"{report['limit']:.1f} requests a second" if report.get("limit") else "not needed",
+        "capacity": f"{report['limit']:.1f} requests a second" if report.get("limit") else "not needed",
         "arrivals": f"{report['arrivals']}, seed {report['seed']}",
     }
     rows = "".join(f"<dt>{name}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())

@@ -24,7 +24,7 @@ FIGURES = {
     "p99_to_slo": "p99 as a share of the SLO",
     "goodput": "right answers within the SLO a second",
     "goodput_share": "right answers within the SLO, as a share of the images that were offered",
-    "goodput_to_limit": "goodput as a share of the server's limit",
+    "goodput_to_limit": "goodput as a share of the server's capacity",
     "limit": "the highest rate that holds the SLO, found or given, in requests a second",
     "failed_share": "wrong status, schema or label, or no answer, as a share of all of the run",
     "refused_share": "429 with Retry-After, as a share of all",

@@ -32,7 +32,7 @@ _LINE = re.compile(r"^(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>[^}]*)\})?\s+(?P
 PANELS: dict[str, dict[str, tuple[str, str]]] = {
     "Images in a batch": {
         "mean": ("mean", "resnet18_batch_images"),
-        "limit": ("gauge", "resnet18_batch_limit_images"),
+        "usual size": ("gauge", "resnet18_batch_limit_images"),
     },
     "Waiting images": {"queue": ("gauge", "resnet18_queue_images")},
     "Stages, ms": {

@@ -41,9 +41,10 @@ def share(validation: str) -> float | None:
 
 
 def find(source: Path, validation: str, chosen: bool) -> tuple[ImageFolder, ImageFolder | None]:
-    """The images to train on; and those to measure on, if they are not a share of the former.
+    """The folder of images to train on, and the folder to measure on; None for the latter if there is none of its own.
 
-    A ``source`` in parts gives both, unless the user has ``chosen`` the ``validation``. Raises FolderError.
+    Then ``validation`` is the share of the first folder that the caller holds back to measure on. A ``source`` in parts
+    gives both folders, unless the user has ``chosen`` the ``validation``. Raises FolderError.
     """
     split, others, held = splits.find(source), None, share(validation)
     if split.folders and splits.TRAIN not in split:

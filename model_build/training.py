@@ -196,7 +196,10 @@ class Training:
         self.history = state["history"]
 
     def write(self, out: Path) -> tuple[str, float | None]:
-        """Write the checkpoint; its precision, float16 where that is measured to cost no accuracy, and its top-1."""
+        """Write the checkpoint to ``out``; return its precision and its top-1, None where nothing was measured.
+
+        The precision is "float16" where that is measured to cost no accuracy, else "float32".
+        """
         start, recipe, network, top1 = self.start, self.recipe, self.model.network, self.history[-1][1]
         state = {
             name: value.cpu().clone(memory_format=torch.contiguous_format)

@@ -66,7 +66,10 @@ class RunnerClient:
         ]
 
     async def describe(self) -> dict[str, Any]:
-        """The runner's own description: its engine's and its executor pool's."""
+        """The runner's own description: its engine's and its executor pool's.
+
+        Raises ClassifierError("unavailable") where the runner does not answer within 5 s.
+        """
         try:
             description: dict[str, Any] = json.loads(await self._ask("GET", "/describe", b"", time.monotonic() + 5))
         except TimeoutError:

@@ -114,7 +114,7 @@ class RequestMetrics:
         from prometheus_client import Counter, Histogram
 
         self._images = Counter("resnet18_images_total", "Images by outcome: ok or an error code", ["outcome"])
-        self._refused = Counter("resnet18_refused_total", "Requests answered with 429, by reason", ["reason"])
+        self._refused = Counter("resnet18_refused_total", "Refusals with the code overloaded, by reason", ["reason"])
         self._ok = self._images.labels("ok")
         # These series exist from the start, at 0. Prometheus can't see the first value of a series that appears later,
         # so an autoscaler would miss the first burst of refusals.

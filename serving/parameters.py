@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 # The parameters of classify requests, in the query or as text fields of a multipart body.
 NAMES = ("top_k",)
-# A client's own deadline, in milliseconds from the body's last byte; without it, the SLO is the deadline.
+# The time that a client allows, in milliseconds from the body's last byte; without it, the SLO. The deadline is 85 % of
+# it.
 TIME_ALLOWED = "x-time-allowed-ms"
 # How JSON spells that nothing is given: BentoML's clients send each argument as JSON.
 _NONE = "null"

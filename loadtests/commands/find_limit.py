@@ -58,7 +58,7 @@ def find(session: Session, options: Options) -> Capacity:
             soft_wrap=True,
         )
 
-    progress.print(f"Finding the limit: {options.quantile:.1%} within {options.slo_ms:g} ms", highlight=False)
+    progress.print(f"Finding the capacity: {options.quantile:.1%} within {options.slo_ms:g} ms", highlight=False)
     with Meter(progress, "") as meter:
         return session.capacity(
             options.rule(),

@@ -29,7 +29,7 @@ _FIGURES = "\b\nFigures for thresholds:\n" + "\n".join(f"{name:<20} {what}" for 
 @click.option("--duration", type=click.FloatRange(min=1), help="Seconds in all, in place of the profile's own.")
 @click.option("--warm-up", type=click.FloatRange(min=0), help="Seconds of warm-up, in place of the profile's own.")
 @click.option(
-    "--limit", "capacity", type=click.FloatRange(min=0.1), help="The server's limit; without it, it is found first."
+    "--limit", "capacity", type=click.FloatRange(min=0.1), help="The server's capacity; without it, it is found first."
 )
 @click.option("--rate", type=click.FloatRange(min=0.1), help="The profile's highest rate, in requests a second.")
 @click.option(

@@ -1,4 +1,4 @@
-"""What a machine has, as /proc/cpuinfo says it.  What errors mean: tests/runners/test_runner.py."""
+"""What a machine has, as /proc/cpuinfo says it. What errors mean: tests/runners/test_engine.py."""
 
 from __future__ import annotations
 
