@@ -85,7 +85,7 @@ def wait_ready(
     timeout_s: float = PROBE_TIMEOUT_S,
     context: ssl.SSLContext | None = None,
 ) -> float:
-    """Wait until ``url`` answers 200; the seconds that took. Raises OSError after ``seconds``, and once ``ended`` is true.
+    """Wait until ``url`` answers 200; gives the seconds. Raises OSError after ``seconds``, and once ``ended`` is true.
 
     ``ended`` says whether the server's process has ended. ``timeout_s`` limits one question.
     """
