@@ -78,12 +78,10 @@ lock: $(VENV)/dev.done ## Lock what images install, with hashes (LOCK_ARGS=... f
 		$(LOCK) "$$@" -o requirements/$$lock.lock requirements/$$lock.txt || exit 1; \
 	done
 
-# What times itself starts little and runs beside the rest, which gives way to it.
 test: $(VENV)/dev.done ## Set up and run lint, types and every test but the image's
 	@$(MAKE) --no-print-directory lint
-	@mkdir -p build; $(BIN)/python -m pytest -m alone -p no:cacheprovider --numprocesses 2 --dist loadfile >build/alone.txt 2>&1 & alone=$$!; \
-		nice -n 10 $(BIN)/python -m pytest -m 'not image and not alone' --numprocesses 3 --dist loadfile; rest=$$?; \
-		wait $$alone; alone=$$?; cat build/alone.txt; exit $$((rest | alone))
+	@$(BIN)/python -m pytest -m 'not image and not alone' --numprocesses 3 --dist loadfile
+	@$(BIN)/python -m pytest -m alone
 
 check: $(VENV)/dev.done ## Lint, types, and the tests that need no model, server or browser: while you work
 	@$(MAKE) --no-print-directory lint

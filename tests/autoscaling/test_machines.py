@@ -143,10 +143,11 @@ def test_a_running_service_tells_alpha_and_beta(launch: Callable[..., Server], p
     for _ in range(100):
         assert server.client.post("/classify", content=body, headers={"content-type": "image/jpeg"}).is_success
     learned = server.client.get("/model").json()["runner"]["batcher"]
-    found = machines.served(url, 0.1)
+    decoding = learned["alpha_ms"] / 4
+    found = machines.served(url, decoding)
     # Its cores decode, so that its α holds decoding.
-    assert found.alpha_ms == pytest.approx(learned["alpha_ms"] - 0.1)
-    assert (found.beta_ms, found.host_ms) == (learned["beta_ms"], 0.1)
+    assert found.alpha_ms == pytest.approx(learned["alpha_ms"] - decoding)
+    assert (found.beta_ms, found.host_ms) == (learned["beta_ms"], decoding)
     with pytest.raises(MachinesError, match="decoding included, and decoding alone was 1000"):
         machines.served(url, 1000)
 

@@ -19,9 +19,8 @@ from tests.conftest import ROOT, debian, environment
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.alone
 
-
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_minutes_against_real_replicas(store: Path, tmp_path: Path) -> None:
     debian("nginx-light", command="nginx")

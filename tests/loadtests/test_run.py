@@ -19,7 +19,7 @@ from PIL import Image
 
 from tests.conftest import ROOT, Server, environment, eventually
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -76,6 +76,7 @@ def steady(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     return ("run", "--slo-ms", "500", "--photos", str(folder), "--warm-up", "1")
 
 
+@pytest.mark.alone
 def test_a_good_server_passes(fake: Callable[..., str], steady: tuple[str, ...], tmp_path: Path) -> None:
     done = loadtests(tmp_path, *steady, "--rate", "60", "--duration", "3", "--host", fake(delay_ms=5))
     assert done.code == 0, done
@@ -86,6 +87,7 @@ def test_a_good_server_passes(fake: Callable[..., str], steady: tuple[str, ...],
     assert (tmp_path / "report.html").exists()
 
 
+@pytest.mark.alone
 def test_a_slowed_server_fails_and_the_last_line_says_why(
     fake: Callable[..., str], steady: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -96,6 +98,7 @@ def test_a_slowed_server_fails_and_the_last_line_says_why(
     assert done.report["passed"] is False and done.report["total"]["p50_ms"] >= 700
 
 
+@pytest.mark.alone
 def test_a_stall_is_in_the_latencies_of_all_that_it_delays(
     fake: Callable[..., str], steady: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -121,6 +124,7 @@ def test_a_wrong_label_is_a_failure_that_is_quoted(
     assert done.report["total"]["failures"].keys() == {"wrong_label"}
 
 
+@pytest.mark.alone
 def test_refusals_are_expected_of_an_overload_but_need_retry_after(
     fake: Callable[..., str], steady: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -140,6 +144,7 @@ def test_a_dead_server_is_said(steady: tuple[str, ...], fake: Callable[..., str]
     assert "Traceback" not in done.err
 
 
+@pytest.mark.alone
 def test_workers_together_send_the_plan_that_one_would(
     fake: Callable[..., str], steady: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -153,6 +158,7 @@ def test_workers_together_send_the_plan_that_one_would(
     assert [row["offered"] for row in split.report["timeline"]] == [row["offered"] for row in alone.report["timeline"]]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("capacity", [150.0])
 def test_the_limit_of_a_known_server_is_found(
     fake: Callable[..., str], steady: tuple[str, ...], tmp_path: Path, capacity: float
@@ -169,6 +175,7 @@ def test_the_limit_of_a_known_server_is_found(
     assert {trial["passed"] for trial in done.report["trials"]} == {True, False}
 
 
+@pytest.mark.alone
 def test_a_trace_is_replayed_to_the_count(fake: Callable[..., str], steady: tuple[str, ...], tmp_path: Path) -> None:
     trace = tmp_path / "trace.txt"
     trace.write_text("30 0 60 10\n")
@@ -198,6 +205,7 @@ def test_what_can_not_be_run_ends_with_2_and_a_sentence(words: tuple[str, ...], 
     assert "Traceback" not in done.err
 
 
+@pytest.mark.alone
 def test_smoke_against_the_service(server: Server, tmp_path: Path) -> None:
     """The profile whole: half a minute, raw, multipart, batches and broken images."""
     done = loadtests(tmp_path, "run", "--profile", "smoke", "--slo-ms", "1000", "--host", server.url)
@@ -237,6 +245,7 @@ def test_an_interrupted_run_leaves_no_server(
     assert [child for child in tree if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
 
 
+@pytest.mark.alone
 def test_a_service_that_asks_for_keys_is_loaded_with_one(
     launch: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
