@@ -59,7 +59,7 @@ def parse(expression: str) -> Schedule:
     """The schedule of ``expression``. Raises CronError."""
     words = expression.split()
     if len(words) != len(_FIELDS):
-        raise CronError(f"{expression!r} has {len(words)} fields; minute, hour, day, month, weekday are five")
+        raise CronError(f"{expression[:60]!r} has {len(words)} fields; minute, hour, day, month, weekday are five")
     allowed = [_numbers(word, field, expression) for word, field in zip(words, _FIELDS, strict=True)]
     free = [any(part.removesuffix("/1") in ("*", "?") for part in word.split(",")) for word in words]
     return Schedule(
@@ -87,9 +87,11 @@ def _numbers(word: str, field: tuple[str, int, int, tuple[str, ...]], expression
                 stop = _number(last, lowest, names) if dash else (highest if step else start)
             stride = _number(step, lowest, ()) if "/" in part else 1
         except ValueError:
-            raise CronError(f"{expression!r}: {part!r} is no {name}") from None
+            raise CronError(f"{expression[:60]!r}: {part[:40]!r} is no {name}") from None
         if not (lowest <= start <= stop <= highest and stride >= 1):
-            raise CronError(f"{expression!r}: {part!r} is no {name}; {lowest} to {highest} are, from low to high")
+            raise CronError(
+                f"{expression[:60]!r}: {part[:40]!r} is no {name}; {lowest} to {highest} are, from low to high"
+            )
         found |= set(range(start, stop + 1, stride))
     return found
 
@@ -108,7 +110,7 @@ def zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (OSError, ValueError, KeyError):
-        raise CronError(f"{name!r} is no time zone that this system knows; such as UTC or Europe/Berlin") from None
+        raise CronError(f"{name[:60]!r} is no time zone that this system knows; such as UTC or Europe/Berlin") from None
 
 
 def firings(expression: str, timezone: str, start: float, stop: float) -> list[float]:

@@ -42,6 +42,13 @@ class Fields:
         """Whether the field exists and is not null."""
         return self.values.get(name) is not None
 
+    def _given(self, name: str, default: object = None) -> Any:
+        """The value of a field, or its ``default``; a field without either is refused."""
+        value = self.values.get(name)
+        if value is None and default is None:
+            self.refuse(name, "this field is missing")
+        return default if value is None else value
+
     def child(self, name: str) -> Fields:
         """The mapping in a field; an empty one where there is none."""
         value = self.values.get(name)
@@ -65,9 +72,7 @@ class Fields:
 
     def integer(self, name: str, lowest: int, highest: int = MAX_INT32, default: int | None = None) -> int:
         """A whole number from ``lowest`` to ``highest``."""
-        value = self.values.get(name)
-        if value is None and default is not None:
-            return default
+        value = self._given(name, default)
         if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
             span = f"{lowest} to {highest}" if highest < MAX_INT32 else f"{lowest} or more"
             self.refuse(name, f"{_short(value)} is no whole number of {span}")
@@ -75,9 +80,7 @@ class Fields:
 
     def text(self, name: str, allowed: tuple[str, ...] = (), default: str | None = None) -> str:
         """A text, one of ``allowed`` if any are given."""
-        value = self.values.get(name)
-        if value is None and default is not None:
-            return default
+        value = self._given(name, default)
         if not isinstance(value, str):
             hint = f'; write "{value}"' if isinstance(value, int | float) and not isinstance(value, bool) else ""
             self.refuse(name, f"{_short(value)} is no text{hint}")
@@ -98,9 +101,7 @@ class Fields:
 
     def quantity(self, name: str, lowest: float = 0.001, default: float | None = None) -> float:
         """A Kubernetes quantity, such as "50", 1500m or 2k."""
-        value = self.values.get(name)
-        if value is None and default is not None:
-            return default
+        value = self._given(name, default)
         match = _QUANTITY.fullmatch(str(value)) if isinstance(value, str | int | float) else None
         if match is None or isinstance(value, bool):
             self.refuse(name, f'{_short(value)} is no quantity; such as "50", 1500m or 2k')

@@ -23,6 +23,8 @@ PACKAGED = Path(__file__).with_name("assets") / "machines.json"
 MAX_BATCH = 32
 # After so many batches, a service's learned figures outweigh its warm-up.
 LEARNED = 64
+# No figure of a machine is larger.
+MOST = 1e9
 
 
 class MachinesError(Exception):
@@ -96,7 +98,7 @@ def read(path: Path) -> list[Machine]:
             raise TypeError
     except OSError as error:
         raise MachinesError(f"{str(path)!r} can't be read: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise MachinesError(f'{str(path)!r} is no table of machines: {{"machines": [{{"type": ..., ...}}]}}') from None
     machines = [_machine(row, f"{str(path)!r}, machine {number}") for number, row in enumerate(rows, start=1)]
     if not machines:
@@ -126,10 +128,11 @@ def _machine(row: Any, where: str) -> Machine:
         types, kind = _KINDS[str(known[name].type)]
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise MachinesError(f"{where}: {name} is {value!r}; it must be a {kind}")
-        if isinstance(value, int | float) and not 0 <= value < math.inf:
-            raise MachinesError(f"{where}: {name} is {value!r}; it must be 0 or more")
-        if name in _ABOVE_0 and not value:
-            raise MachinesError(f"{where}: {name} is {value!r}; it must be more than 0")
+        least = "more than 0" if name in _ABOVE_0 else "0 or more"
+        if isinstance(value, int | float) and (not 0 <= value < math.inf or (name in _ABOVE_0 and not value)):
+            raise MachinesError(f"{where}: {name} is {value!r}; it must be {least}")
+        if isinstance(value, int | float) and value > MOST:
+            raise MachinesError(f"{where}: {name} is {str(value)[:40]}; it must be at most {MOST:g}")
     machine = Machine(**row)
     if bool(machine.gpu) != bool(machine.gpus):
         raise MachinesError(f"{where}: gpu is {machine.gpu!r} and gpus is {machine.gpus}; it must be both or neither")

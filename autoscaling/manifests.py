@@ -39,6 +39,8 @@ _ASKING = (
     "serverAddress", "query", "threshold", "activationThreshold", "namespace", "ignoreNullValues", "authModes",
     "unsafeSsl", "customHeaders", "queryParameters", "timeout",
 )  # fmt: skip
+# A fleet of more pods would not fit into the memory of the simulation.
+MAX_PODS = 100_000
 _PLAIN = (
     "no behavior is given: Kubernetes then goes by older rules (four pods or twice as many a sync, up to the highest "
     "wish of five minutes even if the load is gone), which are simulated as the defaults of behavior"
@@ -81,12 +83,20 @@ def _horizontal(item: Fields) -> tuple[Autoscaler, tuple[str, ...]]:
     spec.only("scaleTargetRef", "minReplicas", "maxReplicas", "metrics", "behavior")
     if spec.values.get("minReplicas") == 0:
         spec.refuse("minReplicas", "0 takes a feature that clusters have off; KEDA's minReplicaCount: 0 scales to zero")
-    lowest = spec.integer("minReplicas", 1, default=1)
-    highest = spec.integer("maxReplicas", lowest)
+    lowest = _pods(spec, "minReplicas", 1, 1)
+    highest = _pods(spec, "maxReplicas", lowest)
     # Kubernetes fills in CPU at 80 % where there is no metric.
     triggers = tuple(_metric(metric) for metric in spec.children("metrics")) or (Cpu(80),)
     notes = () if spec.has("behavior") else (_PLAIN,)
     return Autoscaler(lowest, highest, triggers, *_both(spec.child("behavior"))), notes
+
+
+def _pods(spec: Fields, name: str, lowest: int, default: int | None = None) -> int:
+    """A number of pods, ``lowest`` to MAX_PODS."""
+    count = spec.integer(name, lowest, default=default)
+    if count > MAX_PODS:
+        spec.refuse(name, f"{count} pods can't be simulated; at most {MAX_PODS} can")
+    return count
 
 
 def _metric(metric: Fields) -> Trigger:
@@ -162,8 +172,8 @@ def _scaled_object(item: Fields) -> tuple[Autoscaler, tuple[str, ...]]:
         "advanced", "triggers",
     )  # fmt: skip
     notes = []
-    lowest = spec.integer("minReplicaCount", 0, default=0)
-    highest = spec.integer("maxReplicaCount", max(lowest, 1), default=100)
+    lowest = _pods(spec, "minReplicaCount", 0, 0)
+    highest = _pods(spec, "maxReplicaCount", max(lowest, 1), 100)
     polling = spec.integer("pollingInterval", 1, default=30)
     if lowest == 0 and polling > 15:
         notes.append(f"pollingInterval {polling} s: the first pod is asked for up to so late, and here within 15 s")
@@ -213,7 +223,9 @@ def _cron(metadata: Fields) -> Cron:
     metadata.only("timezone", "start", "end", "desiredReplicas")
     timezone, count = metadata.text("timezone"), metadata.text("desiredReplicas")
     if not count.isdecimal():
-        metadata.refuse("desiredReplicas", f"{count!r} is no whole number")
+        metadata.refuse("desiredReplicas", f"{count[:40]!r} is no whole number")
+    if len(count) > 12 or int(count) > MAX_PODS:
+        metadata.refuse("desiredReplicas", f"{count[:40]!r} is more than {MAX_PODS}")
     try:
         cron.zone(timezone)
     except cron.CronError as error:

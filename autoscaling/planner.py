@@ -140,6 +140,8 @@ def plan(
             f"{len(load)} s of trace, split after {split} s, are too few to plan from: an hour and more is needed on "
             "either side"
         )
+    if not load.offered[begin:split][load.counted[begin:split]].sum() > 0:
+        raise FleetError("the part to tune on has no image in it; --split leaves it one")
     judge = Judge(load, fleet, terms, split, len(load))
     search = Search(load, fleet, begin, split, terms.late * THRIFT, terms.paid, told)
     found, control = _tuned(search, seed)
@@ -153,6 +155,8 @@ def plan(
     tuned = {name: fit for name, fit in found.items() if fit.cost < float("inf")}
     fixed_cost = judge._units(judge.pods["fixed_fleet"]) * float(load.counted[begin:split].sum())
     chosen = _chosen(tuned, fixed_cost, control)
+    if next(row for row in rows if row["name"] == chosen)["saved"]["fixed_fleet"] <= 0:
+        told(f"a fixed fleet of {judge.pods['fixed_fleet']} pods costs the same or less")
     body = {
         "bound": judge.bound,
         "baselines": judge.pods,

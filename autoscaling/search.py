@@ -22,6 +22,8 @@ Schedule = dict[int, tuple[int, int]]
 THRIFT = 2 / 3
 # Per cent of a pod's rate that a target may be.
 LOWEST, LIKELY, HIGHEST = 5, 70, 134
+# A target above what a pod answers would leave a steady load late for ever.
+ALLOWED = 100
 # The loop's phases, in seconds, that the last fit of a policy has to hold for.
 PHASES = (0, 5, 10)
 WINDOWS = (0, 15, 30, 60, 120, 300)
@@ -99,7 +101,7 @@ class Search:
         best = None
         while high - low > 1:
             middle = (low + high) // 2
-            found = self._run(replace(knobs, target=middle), phases)
+            found = self._run(replace(knobs, target=middle), phases) if middle <= ALLOWED else None
             if found is None:
                 high = middle
             else:

@@ -35,7 +35,10 @@ DAY_S = 86400
 DAYS = (-1, 1, -7, 7, -2, 2)
 # More seconds than these would not fit into the memory of a small machine.
 MAX_SECONDS = 400 * DAY_S
+# More images than these, in a step or a second, are a mistake; the draw of arrivals ends at 9e18.
+MAX_COUNT = 1e12
 _MILLISECONDS = 1e11
+_YEAR_2200 = 7_258_118_400
 _ARCHIVES = (".tar", ".tbz2", ".tgz", ".tar.gz", ".tar.bz2")
 
 
@@ -71,7 +74,7 @@ def read(path: Path, step_s: int | None = None) -> Trace:
     of names is skipped. Raises TraceError.
     """
     text = _text(path)
-    body = text.lstrip()
+    body = text.strip()
     if "," in body.split("\n", 2)[min(1, body.count("\n"))]:
         trace = _stamped(path, text, step_s)
     else:
@@ -88,7 +91,7 @@ def read(path: Path, step_s: int | None = None) -> Trace:
 
 
 def prepare(trace: Trace, scale: float = 1.0, smooth_s: int = 0, seed: int = 0, *, zeros: bool = False) -> Prepared:
-    """The load of ``trace`` times ``scale``, its gaps filled and not counted.
+    """The load of ``trace`` times ``scale``, its gaps filled and not counted. Raises TraceError.
 
     Steps longer than a second, and steps that were smoothed (a moving mean over ``smooth_s``), are taken for the mean
     rate of Poisson arrivals, drawn with ``seed``. ``zeros``: runs of zeros are traffic, not gaps.
@@ -99,12 +102,22 @@ def prepare(trace: Trace, scale: float = 1.0, smooth_s: int = 0, seed: int = 0, 
     known = ~missing
     for first, end in runs:
         known[first:end] = False
+    if 2 * known.sum() < len(counts):
+        raise TraceError(
+            f"{len(counts) - known.sum()} of the trace's {len(counts)} steps are gaps; at most half may be. "
+            "Runs of zeros are kept with --zeros"
+        )
     filled, gaps = counts.copy(), []
     for first, end in sorted(runs):
         how = _fill(filled, known, first, end, trace.step_s)
         gaps.append((first * trace.step_s, (end - first) * trace.step_s, how))
     if smooth_s > trace.step_s:
         filled = _moving_mean(filled, max(1, round(smooth_s / trace.step_s)))
+    highest = float(filled.max()) / trace.step_s * scale
+    if highest > MAX_COUNT:
+        raise TraceError(
+            f"the trace times {scale:g} has {highest:g} images a second; at most {MAX_COUNT:g} are allowed"
+        )
     rates = np.repeat(filled / trace.step_s * scale, trace.step_s)
     if trace.step_s > 1 or smooth_s > 1:
         rates = np.random.default_rng(seed).poisson(rates).astype(np.float64)
@@ -118,14 +131,14 @@ def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 
 def _silences(counts: NDArray[np.float64], missing: NDArray[np.bool_], step_s: int) -> list[tuple[int, int]]:
-    """Runs of zeros inside traffic that are too long for chance: (first, end)."""
+    """Runs of zeros beside traffic, or at an end of it, that are too long for chance: (first, end)."""
     around = max(1, AROUND_S // step_s)
     found = []
     for first, end in _runs((counts == 0) & ~missing):
-        if (end - first) * step_s <= GAP_S or first == 0 or end == len(counts):
+        if (end - first) * step_s <= GAP_S:
             continue
-        quieter = min(counts[max(0, first - around) : first].mean(), counts[end : end + around].mean())
-        if quieter * (end - first) >= EXPECTED:
+        sides = [side for side in (counts[max(0, first - around) : first], counts[end : end + around]) if len(side)]
+        if min((float(side.mean()) for side in sides), default=0.0) * (end - first) >= EXPECTED:
             found.append((first, end))
     return found
 
@@ -158,11 +171,11 @@ def _plain(path: Path, text: str) -> NDArray[np.float64]:
     """Counts separated by white space."""
     lines = text.splitlines()
     head = next((number for number, line in enumerate(lines) if line.strip()), 0)
-    if lines and not _is_number(lines[head].split()[0]):
+    if lines and not _is_number(lines[head].split()[0]) and lines[head].split()[0][0] not in "0123456789+-.":
         lines[head] = ""
     try:
         counts = np.array("\n".join(lines).split(), np.float64)
-        if np.isfinite(counts).all() and (counts >= 0).all():
+        if (counts >= 0).all() and (counts <= MAX_COUNT).all():
             return counts
     except ValueError:
         pass
@@ -192,7 +205,8 @@ def _stamped(path: Path, text: str, step_s: int | None) -> Trace:
             raise TraceError(f"{path}, line {number}: {fields[0][:40]!r} is no timestamp: Unix seconds or ISO 8601")
         if times and at <= times[-1]:
             how = "is there twice" if at == times[-1] else "is before the line above it"
-            raise TraceError(f"{path}, line {number}: the timestamp {fields[0]!r} {how}; they must rise")
+            hint = f"; {line.strip()[:40]!r} as a count has no comma" if len(fields[1]) == 3 > len(fields[0]) else ""
+            raise TraceError(f"{path}, line {number}: the timestamp {fields[0][:40]!r} {how}; they must rise{hint}")
         times.append(at)
         counts.append(_count(path, number, fields[1]))
     if len(times) < 2:
@@ -204,7 +218,12 @@ def _spaced(path: Path, times: NDArray[np.float64], counts: NDArray[np.float64],
     """Counts at ``times`` as even steps, NaN where one is missing."""
     apart = np.diff(times)
     often, times_seen = np.unique(np.round(apart), return_counts=True)
-    step = step_s or int(often[times_seen.argmax()])
+    usual = float(often[times_seen.argmax()])
+    if step_s and usual >= 1 and step_s != usual:
+        raise TraceError(
+            f"{path}: --step-s {step_s} is not the {usual:g} s that its timestamps are apart; leave it out"
+        )
+    step = step_s or int(usual)
     places = (times - times[0]) / max(step, 1)
     wrong = np.flatnonzero(np.abs(places - np.round(places)) > 1e-3) if step >= 1 else np.array([1])
     if len(wrong):
@@ -213,9 +232,11 @@ def _spaced(path: Path, times: NDArray[np.float64], counts: NDArray[np.float64],
             f"{path}: timestamps {first:.10g} and {second:.10g} are {second - first:g} s apart, no multiple of "
             f"the step of {step} s; whole seconds are needed"
         )
-    steps = np.round(places).astype(np.int64)
-    if (steps[-1] + 1) * step > MAX_SECONDS:
+    if (places[-1] + 1) * step > MAX_SECONDS:
         raise TraceError(f"{path}: from {times[0]:.10g} to {times[-1]:.10g} are more than {MAX_SECONDS // DAY_S} days")
+    if not 0 <= times[0] < _YEAR_2200:
+        raise TraceError(f"{path}: the timestamp {times[0]:.10g} is outside the years 1970 to 2199")
+    steps = np.round(places).astype(np.int64)
     spaced = np.full(int(steps[-1]) + 1, np.nan)
     spaced[steps] = counts
     return Trace(spaced, step, float(times[0]))
@@ -242,13 +263,15 @@ def _is_number(text: str) -> bool:
 def _count(path: Path, number: int, word: str) -> float:
     if not _is_number(word) or float(word) < 0:
         raise TraceError(f"{path}, line {number}: {word[:40]!r} is no count of images; a number of 0 or more is")
+    if float(word) > MAX_COUNT:
+        raise TraceError(f"{path}, line {number}: {word[:40]!r} images are too many; at most {MAX_COUNT:g} are allowed")
     return float(word)
 
 
 def _text(path: Path) -> str:
     """The text of ``path``, unpacked."""
     try:
-        if path.name.endswith(_ARCHIVES):
+        if path.name.lower().endswith(_ARCHIVES):
             with tarfile.open(path) as archive:
                 files = [member for member in archive if member.isfile()]
                 if len(files) != 1:
@@ -257,7 +280,7 @@ def _text(path: Path) -> str:
                 data = stored.read() if stored else b""
         else:
             data = path.read_bytes()
-            unpack = {".gz": gzip.decompress, ".bz2": bz2.decompress}.get(path.suffix)
+            unpack = {".gz": gzip.decompress, ".bz2": bz2.decompress}.get(path.suffix.lower())
             data = unpack(data) if unpack else data
         text = data.decode("utf-8-sig")
     except (OSError, tarfile.TarError, UnicodeDecodeError, EOFError, zlib.error) as error:

@@ -72,8 +72,9 @@ def test_a_table_of_one_s_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"usd_per_hour": -1}, "usd_per_hour is -1; it must be 0 or more"),
+        ({"usd_per_hour": -1}, "usd_per_hour is -1; it must be more than 0"),
         ({"usd_per_hour": 0}, "usd_per_hour is 0; it must be more than 0"),
+        ({"usd_per_hour": 10**400}, r"usd_per_hour is 10+; it must be at most 1e\+09"),
         ({"usd_per_hour": "cheap"}, "usd_per_hour is 'cheap'; it must be a number"),
         ({"usd_per_hour": math.nan}, "usd_per_hour is nan"),
         ({"alpha_ms": math.inf}, "alpha_ms is inf"),
@@ -94,7 +95,7 @@ def test_a_machine_that_can_t_be_is_named(tmp_path: Path, change: dict[str, Any]
     assert "machine 2" in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"machines": 3}', "{}", "\ufffe"])
+@pytest.mark.parametrize("text", ["", "[]", '{"machines": 3}', "{}", "\ufffe", "[" * 200_000])
 def test_what_is_no_table_is_said_to_be_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "t").write_text(text)
     with pytest.raises(MachinesError, match="is no table of machines"):

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from autoscaling import manifests
-from autoscaling.fields import ManifestError
+from autoscaling.fields import Fields, ManifestError
 from autoscaling.hpa import (
     DOWN_DEFAULT,
     UP_DEFAULT,
@@ -217,7 +217,7 @@ def test_before_is_read_with_its_headroom(tmp_path: Path) -> None:
         ("spec/minReplicas", 0, "spec.minReplicas: 0 takes a feature"),
         ("spec/minReplicas", True, "spec.minReplicas: True is no whole number of 1 or more"),
         ("spec/maxReplicas", 1, "spec.maxReplicas: 1 is no whole number of 2 or more"),
-        ("spec/maxReplicas", KeyError, "spec.maxReplicas: None is no whole number"),
+        ("spec/maxReplicas", KeyError, "spec.maxReplicas: this field is missing"),
         ("spec/maxReplica", 9, "spec.maxReplica: this field can't be simulated; known here are scaleTargetRef"),
         ("spec/metrics", {}, "spec.metrics: {} is no list"),
         ("spec/metrics/0", 3, "spec.metrics[0]: 3 is no mapping"),
@@ -277,7 +277,7 @@ CRON = "spec/triggers/1/metadata"
         ("spec/triggers/2/type", "memory", "spec.triggers[2].type: 'memory' can't be simulated"),
         ("spec/triggers/0/useCachedMetrics", True, "triggers[0].useCachedMetrics: this field can't be simulated"),
         ("spec/triggers/0/metricType", "Value", "'Value' can't be simulated; known here is AverageValue"),
-        ("spec/triggers/2/metricType", KeyError, "triggers[2].metricType: None is no text"),
+        ("spec/triggers/2/metricType", KeyError, "triggers[2].metricType: this field is missing"),
         ("spec/triggers/2/metadata/value", 70, '70 is no text; write "70"'),
         ("spec/triggers/2/metadata/value", "0", "'0' is no whole per cent"),
         ("spec/triggers/2/metadata/containerName", "a", "metadata.containerName: this field can't be simulated"),
@@ -317,7 +317,7 @@ def test_an_activation_threshold_counts_for_the_first_pod_alone(tmp_path: Path) 
         ("- 1\n", "'[1]' is no object of Kubernetes"),
         ("a: [", "it is no YAML: "),
         ("kind: Deployment\n", "it holds none"),
-        ("kind: ScaledObject\n", "apiVersion: None is no text"),
+        ("kind: ScaledObject\n", "apiVersion: this field is missing"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, text: str, told: str) -> None:
@@ -330,3 +330,28 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ManifestError, match=r"binary\.yaml: it is no YAML"):
         manifests.read(tmp_path / "binary.yaml")
+
+
+@pytest.mark.parametrize("name", ["minReplicas", "maxReplicas"])
+def test_a_fleet_beyond_the_memory_of_the_simulation_is_refused(tmp_path: Path, name: str) -> None:
+    manifest = copy.deepcopy(HPA)
+    manifest["spec"][name] = 2147483647
+    (tmp_path / "hpa.yaml").write_text(yaml.safe_dump(manifest))
+    with pytest.raises(ManifestError, match=f"{name}: 2147483647 pods can't be simulated; at most 100000 can"):
+        manifests.read(tmp_path / "hpa.yaml")
+
+
+def test_a_field_that_is_missing_is_said_to_be(tmp_path: Path) -> None:
+    manifest = copy.deepcopy(HPA)
+    del manifest["spec"]["maxReplicas"]
+    (tmp_path / "hpa.yaml").write_text(yaml.safe_dump(manifest))
+    with pytest.raises(ManifestError, match=r"spec\.maxReplicas: this field is missing"):
+        manifests.read(tmp_path / "hpa.yaml")
+
+
+@pytest.mark.parametrize("count", ["99999999999999999999", "100001", "9" * 5000])
+def test_a_schedule_of_too_many_pods_is_refused(count: str) -> None:
+    metadata = {"timezone": "UTC", "start": "0 8 * * *", "end": "0 9 * * *", "desiredReplicas": count}
+    with pytest.raises(ManifestError, match="is more than 100000") as error:
+        manifests._cron(Fields("a.yaml", "", metadata))
+    assert len(str(error.value)) < 120

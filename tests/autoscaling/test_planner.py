@@ -11,7 +11,7 @@ import pytest
 
 from autoscaling import manifests
 from autoscaling.fleet import Fleet, FleetError, Load, fixed, simulate
-from autoscaling.hpa import Cron, GpuMemory
+from autoscaling.hpa import Cron, GpuMemory, Offered
 from autoscaling.planner import JUDGED_PHASES, Judge, Plan, Terms, plan, usual
 from autoscaling.reporting import believe
 from autoscaling.search import Knobs, Search
@@ -134,3 +134,18 @@ def test_the_seed_row_is_the_seed_manifest() -> None:
     told = usual(deployed.maximum)["seed: CPU 70 %, queue 50"]
     triggers = tuple(one for one in deployed.triggers if not isinstance(one, GpuMemory))
     assert replace(deployed, triggers=triggers) == told
+
+
+def test_flat_traffic_gets_a_target_that_a_pod_answers_and_is_told_of_the_fixed_fleet() -> None:
+    load = Load(np.full(8 * 3600, 190.0), np.ones(8 * 3600, np.bool_))
+    told: list[str] = []
+    found = plan(load, Fleet(rate=150), Terms(), 5 * 3600, told=told.append)
+    triggers = [one for each in found.autoscalers.values() for one in each.triggers if isinstance(one, Offered)]
+    assert triggers and all(one.per_pod <= 150 for one in triggers)
+    assert "a fixed fleet of 2 pods costs the same or less" in told
+
+
+def test_a_tuned_part_without_an_image_is_refused() -> None:
+    load = Load(np.repeat([0.0, 10.0], 4 * 3600), np.ones(8 * 3600, np.bool_))
+    with pytest.raises(FleetError, match="the part to tune on has no image in it"):
+        plan(load, FLEET, Terms(), 4 * 3600)

@@ -75,6 +75,14 @@ def test_packed_files_are_read(tmp_path: Path) -> None:
         ("10,1,5\n20,2,6\n", "line 1: '10,1,5' has 3 fields"),
         ("10,1\n10.5,2\n", "whole seconds are needed"),
         ("10,1\n20,2\n99999999990,3\n", "are more than 400 days"),
+        ("10,1\n20,2\n1e40,3\n", "are more than 400 days"),
+        ("90000000000,1\n90000000060,2\n", "the timestamp 9e+10 is outside the years 1970 to 2199"),
+        ("-90000000000,1\n-89999999940,2\n", "the timestamp -9e+10 is outside the years 1970 to 2199"),
+        ("1\n1e300\n", "line 2: '1e300' images are too many; at most 1e+12 are allowed"),
+        ("1e308\n" * 3, "line 1: '1e308' images are too many"),
+        ("2025-03-04,42\n", "it holds 1 value"),
+        ("1\x002\n3\n4\n", "line 1: '1\\x002' is no count"),
+        ("1,000\n1,200\n", "'1,200' as a count has no comma"),
     ],
 )
 def test_a_fault_is_one_sentence_that_quotes_it(tmp_path: Path, text: str, told: str) -> None:
@@ -103,6 +111,40 @@ def test_a_silence_inside_traffic_is_a_gap_and_is_not_counted() -> None:
     assert prepared.load.offered[1000:1061].tolist() == [10.0] * 61
     assert prepared.load.offered[2000:2060].sum() == 0
     assert prepare(Trace(counts, 1), zeros=True).gaps == ()
+
+
+@pytest.mark.parametrize("silent", [slice(0, 1000), slice(3000, 4000)])
+def test_a_silence_at_an_end_is_a_gap(silent: slice) -> None:
+    counts = np.full(4000, 10.0)
+    counts[silent] = 0
+    prepared = prepare(Trace(counts, 1))
+    assert [gap[:2] for gap in prepared.gaps] == [(silent.start, 1000)]
+    assert not prepared.load.counted[silent].any() and prepared.load.counted.sum() == 3000
+    assert prepare(Trace(counts, 1), zeros=True).gaps == ()
+
+
+def test_a_trace_that_is_mostly_gap_is_refused() -> None:
+    counts = np.full(1000, np.nan)
+    counts[::60] = 10.0
+    with pytest.raises(TraceError, match="983 of the trace's 1000 steps are gaps"):
+        prepare(Trace(counts, 1))
+
+
+def test_a_rate_that_is_too_high_is_told() -> None:
+    with pytest.raises(TraceError, match=r"times 1e\+30 has 2e\+30 images a second"):
+        prepare(Trace(np.array([1.0, 2.0]), 1), 1e30)
+
+
+def test_a_step_that_the_timestamps_contradict_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "0,1\n60,2\n120,3\n")
+    with pytest.raises(TraceError, match="--step-s 1 is not the 60 s that its timestamps are apart"):
+        read(path, 1)
+    assert read(path, 60).step_s == 60
+
+
+def test_a_suffix_may_be_in_capitals(tmp_path: Path) -> None:
+    (tmp_path / "UP.CSV.GZ").write_bytes(gzip.compress(b"5\n6\n"))
+    assert read(tmp_path / "UP.CSV.GZ").counts.tolist() == [5, 6]
 
 
 def test_few_images_an_hour_make_no_gap() -> None:
