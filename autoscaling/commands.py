@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -38,9 +37,8 @@ def plan(out: Path, **given: Any) -> None:
     that may be late, and judges on the rest.
     """
     request = asked(given, Request())
-    if out.exists() and not (out / "plan.json").is_file():
-        raise click.UsageError(f"--out {str(out)!r} is there and holds no plan; another folder is needed")
     try:
+        _check_out(out)
         fleet, prepared = request.fleet(), request.prepared()
         reporting.gaps(prepared, console)
         with Progress(
@@ -58,9 +56,8 @@ def plan(out: Path, **given: Any) -> None:
     except (TraceError, FleetError, ManifestError, PrometheusError) as error:
         raise click.UsageError(str(error)) from None
     reporting.table(made.body, console)
-    console.print(
-        f"\n{reporting.believe(made.body)}\n\nWritten to {out}: plan.json, two charts, manifests.", highlight=False
-    )
+    told = f"\n{reporting.believe(made.body)}\n\nWritten to {out}: plan.json, two charts, manifests."
+    console.print(told, highlight=False, markup=False)
 
 
 @click.command()
@@ -102,16 +99,34 @@ def check(manifests: Path, as_json: bool, **given: Any) -> None:
     reporting.table(body, console)
 
 
-def _written(out: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a folder, and replace ``out`` by it once it is whole."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+def _check_out(out: Path) -> None:
+    """Raise UsageError or FleetError, before the search, if ``out`` is neither new, nor empty, nor a plan's."""
     try:
-        fresh.chmod(0o755)
-        write(fresh)
         if out.exists():
-            shutil.rmtree(out)
-        fresh.rename(out)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
+            holds_plan = out.is_dir() and (out / "plan.json").is_file()
+            if not out.is_dir() or (any(out.iterdir()) and not holds_plan):
+                raise click.UsageError(f"--out {str(out)!r} is there and holds no plan; another folder is needed")
+            kept(out / "plan.json")
+        # Whether it can be written: tried where it will be.
+        there = out
+        while not there.exists():
+            there = there.parent
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=there):
+            pass
+    except OSError as error:
+        raise click.UsageError(f"--out {str(out)!r} can't be written: {error.strerror or error}") from None
+
+
+def _written(out: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a folder, then put its files into ``out``, each whole. All other files there stay."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".plan-", dir=out) as folder:
+            fresh = Path(folder)
+            write(fresh)
+            if not (fresh / reporting.HPA).exists():
+                (out / reporting.HPA).unlink(missing_ok=True)
+            for file in sorted(fresh.iterdir()):
+                file.replace(out / file.name)
+    except OSError as error:
+        raise click.UsageError(f"--out {str(out)!r} can't be written: {error.strerror or error}") from None

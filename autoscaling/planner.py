@@ -155,8 +155,6 @@ def plan(
     tuned = {name: fit for name, fit in found.items() if fit.cost < float("inf")}
     fixed_cost = judge._units(judge.pods["fixed_fleet"]) * float(load.counted[begin:split].sum())
     chosen = _chosen(tuned, fixed_cost, control)
-    if next(row for row in rows if row["name"] == chosen)["saved"]["fixed_fleet"] <= 0:
-        told(f"a fixed fleet of {judge.pods['fixed_fleet']} pods costs the same or less")
     body = {
         "bound": judge.bound,
         "baselines": judge.pods,

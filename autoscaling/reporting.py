@@ -69,7 +69,7 @@ def table(body: dict[str, Any], console: Console) -> None:
 
 
 def believe(body: dict[str, Any]) -> str:
-    """Two sentences: the source of the gain, and its conditions."""
+    """Two sentences: the source of the gain, and its conditions; a third if a fixed fleet is as cheap."""
     rows = {row["name"]: row for row in body["policies"]}
     row = rows[body["chosen"]]
     best = row["saved"]["fixed_fleet"]
@@ -90,7 +90,8 @@ def believe(body: dict[str, Any]) -> str:
         )
     if plain and row["name"] != plain["name"]:
         parts.append(f"{row['name'].partition('+ ')[2] or row['name']} makes it {best:.1%}")
-    text = (
+    fixed = f"A fixed fleet of {body['baselines']['fixed_fleet']} pods costs the same or less. " if best <= 0 else ""
+    text = fixed + (
         f"Of the {best:.1%} saved against the smallest fixed fleet that keeps the promise, " + "; ".join(parts) + ". "
     )
     if not row["holds"]:

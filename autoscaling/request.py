@@ -108,17 +108,27 @@ class Request:
 
     def _cut(self, trace: Trace) -> Trace:
         """``trace`` from ``from_day`` to ``to_day``. Raises TraceError."""
+        for name, value in (("from-day", self.from_day), ("to-day", self.to_day)):
+            if value is not None and not math.isfinite(value):
+                raise TraceError(f"--{name} {value:g} is not allowed; it is a number of days")
         first = round(self.from_day * DAY_S / trace.step_s)
         end = len(trace.counts) if self.to_day is None else round(self.to_day * DAY_S / trace.step_s)
         if end - first < 2 or first >= len(trace.counts):
             days = len(trace.counts) * trace.step_s / DAY_S
-            raise TraceError(f"--from-day {self.from_day:g} --to-day {self.to_day} leave nothing of {days:.3g} days")
+            to_day = "the last" if self.to_day is None else f"{self.to_day:g}"
+            raise TraceError(f"--from-day {self.from_day:g} --to-day {to_day} leave nothing of {days:.3g} days")
         start = None if trace.start is None else trace.start + first * trace.step_s
         return replace(trace, counts=trace.counts[first:end], start=start)
 
     def split_s(self, seconds: int) -> int:
         """The second that separates the tuned part from the judged part. Raises FleetError."""
-        split = seconds * 2 // 3 // 60 * 60 if self.split is None else round(self.split * DAY_S)
+        if self.split is None:
+            if seconds < 90:
+                raise FleetError(f"the trace has {seconds} s; 90 are needed: a minute to tune on, and a part to judge")
+            return seconds * 2 // 3 // 60 * 60
+        if not math.isfinite(self.split):
+            raise FleetError(f"--split {self.split:g} is not allowed; it is a number of days")
+        split = round(self.split * DAY_S)
         if not 0 < split < seconds:
             raise FleetError(f"--split {self.split:g} is outside the trace, which has {seconds / DAY_S:.3g} days")
         return split
@@ -138,6 +148,13 @@ def asked(given: dict[str, Any], base: Request) -> Request:
     known = {name: value for name, value in given.items() if value is not None}
     if known.get("linger_s") and "pay" not in known:
         known["pay"] = "machines"
+    if known.get("trace") == "":
+        raise click.UsageError("--trace '' names no file; leave it out for the packaged trace")
+    # Of a kept request's source, only one is left.
+    if "trace" in known and "prometheus" not in known:
+        base = replace(base, prometheus=None)
+    elif "prometheus" in known and "trace" not in known:
+        base = replace(base, trace=None)
     if known.get("trace") is not None and known.get("prometheus") is not None:
         raise click.UsageError(f"--trace {known['trace']!r} and --prometheus {known['prometheus']!r}: one of them")
     return replace(base, **known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from autoscaling import charts
 from autoscaling.__main__ import COMMANDS, main
 from autoscaling.hpa import Cron
 from autoscaling.manifests import read
+from autoscaling.request import Request, asked
 from tests.autoscaling.test_planner import wavy
 from tests.autoscaling.test_schedule import bursty
 
@@ -101,7 +103,11 @@ def test_check_takes_an_overlay_and_shows_the_baselines(tmp_path: Path) -> None:
         (["--late", "1"], "--late 1 is not allowed; it is a share"),
         (["--scale", "0"], "--scale 0 is not allowed"),
         (["--split", "400"], "--split 400 is outside the trace"),
-        (["--from-day", "99"], "--from-day 99"),
+        (["--from-day", "99"], "--from-day 99 --to-day the last leave nothing"),
+        (["--from-day", "nan"], "--from-day nan is not"),
+        (["--to-day", "inf"], "--to-day inf is not"),
+        (["--split", "nan"], "--split nan is not allowed"),
+        (["--trace", ""], "--trace '' names no file"),
         (["--trace", "a.csv", "--prometheus", "http://x"], "one of them"),
         (["--trace", "nowhere.csv"], "nowhere.csv: it can't be read as a trace"),
         (["--prometheus", "http://127.0.0.1:9"], "no Prometheus answers at http://127.0.0.1:9"),
@@ -125,6 +131,58 @@ def test_a_folder_that_is_no_plan_is_left_alone(tmp_path: Path) -> None:
     result = run("plan", "--out", tmp_path)
     assert result.exit_code == 2 and "holds no plan" in result.output
     assert (tmp_path / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", ['{"format_version": "1.2"}', "{}", "[]", "no JSON"])
+def test_a_plan_of_another_program_is_left_alone(tmp_path: Path, content: str) -> None:
+    (tmp_path / "plan.json").write_text(content)
+    (tmp_path / "src").mkdir()
+    result = run("plan", "--out", tmp_path)
+    assert result.exit_code == 2 and "is no plan of this version" in " ".join(result.output.split()), result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plan.json", "src"]
+
+
+def test_a_new_plan_replaces_the_old_and_nothing_beside_it(
+    planned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(planned, out)
+    (out / "notes.txt").write_text("mine")
+    (out / "src").mkdir()
+    (out / "plan.json").write_text((out / "plan.json").read_text().replace('"seed": 0', '"seed": 7'))
+    (tmp_path / "link").symlink_to(out)
+    monkeypatch.chdir(out)
+    for place in (".", tmp_path / "link"):
+        result = run("plan", "--trace", a_trace(tmp_path), "--rate", 100, "--out", place)
+        assert result.exit_code == 0, result.output
+    assert (out / "notes.txt").read_text() == "mine"
+    assert (out / "src").is_dir()
+    assert json.loads((out / "plan.json").read_text())["request"]["seed"] == 0
+    assert not list(out.glob(".*"))
+
+
+def test_an_empty_folder_is_a_place_for_a_plan(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert run("plan", "--trace", a_trace(tmp_path), "--rate", 100, "--out", tmp_path / "out").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["file/x", "x" * 300])
+def test_where_nothing_can_be_written_is_told_before_the_search(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    result = run("plan", "--trace", "nowhere.csv", "--out", tmp_path / name)
+    assert result.exit_code == 2 and "can't be written" in " ".join(result.output.split()), result.output
+
+
+def test_a_trace_of_seconds_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "two.csv").write_text("5\n6\n")
+    result = run("plan", "--trace", tmp_path / "two.csv", "--out", tmp_path / "out")
+    assert result.exit_code == 2 and "the trace has 2 s; 90 are needed" in " ".join(result.output.split())
+
+
+def test_a_trace_that_is_given_goes_before_a_kept_prometheus() -> None:
+    before = Request(prometheus="http://x", days=4)
+    assert (asked({"trace": "a.csv"}, before).prometheus, asked({"trace": "a.csv"}, before).trace) == (None, "a.csv")
+    assert asked({"prometheus": "http://y"}, Request(trace="a.csv")).trace is None
 
 
 def test_what_check_cannot_read_is_told(tmp_path: Path) -> None:

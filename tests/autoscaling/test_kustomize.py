@@ -188,7 +188,7 @@ def test_a_kustomization_that_cannot_be_followed_is_refused(tmp_path: Path, kust
         ("{patch: 'a: ['}", "patches[0].patch: it is no YAML"),
         ("{patch: hello}", "'hello' is neither an object nor a list of operations"),
         ("{patch: '- {op: add}'}", "patches[0].target: a patch that is a list of operations needs one"),
-        ("{patch: 'spec: {}'}", "patches[0].patch.kind: None is no text"),
+        ("{patch: 'spec: {}'}", "patches[0].patch.kind: this field is missing"),
         ("{target: {kind: .*, labelSelector: a}, patch: '[]'}", "labelSelector: this field can't be simulated"),
         ("{target: {kind: .*}, patch: '[{op: move, path: /a}]'}", "is no add, replace or remove"),
         ("{target: {kind: .*}, patch: '[3]'}", "'3' is no add, replace or remove"),
@@ -210,7 +210,7 @@ def test_a_patch_that_cannot_be_done_is_refused(tmp_path: Path, patch: str, told
 def test_an_object_without_a_name_is_refused_where_a_patch_is_for_it(tmp_path: Path) -> None:
     nameless = SCALER.replace("{name: resnet18}", "{}")
     kustomization = "resources: [scaler.yaml]\npatches: [{target: {kind: .*}, patch: '[]'}]"
-    assert "metadata.name: None is no text" in refusal(tmp_path, kustomization, scaler=nameless)
+    assert "metadata.name: this field is missing" in refusal(tmp_path, kustomization, scaler=nameless)
 
 
 def test_a_directory_without_a_kustomization_is_refused(tmp_path: Path) -> None:

@@ -40,13 +40,18 @@ def bursts() -> Plan:
     return plan(bursty(days=6, every=1800, at=600), FLEET, Terms(), 4 * 86400)
 
 
-def test_a_target_is_the_highest_that_keeps_the_promise() -> None:
+@pytest.mark.parametrize(("late", "target"), [(0.001, 100.0), (5e-6, None)], ids=["a pod's rate", "the promise"])
+def test_a_target_is_the_highest_that_keeps_the_promise_or_a_pod_s_rate(late: float, target: float | None) -> None:
     load = wavy(1)
-    search = Search(load, FLEET, 3600, len(load), 0.001)
+    search = Search(load, FLEET, 3600, len(load), late)
     fit = search.fit(Knobs(window_s=0, up_tolerance=0.0))
-    assert fit is not None and fit.late_share <= 0.001
+    assert fit is not None and fit.late_share <= late
+    if target is not None:
+        assert fit.knobs.target == target
+        return
     bolder = replace(fit.knobs, target=fit.knobs.target + 1).autoscaler(100, search.maximum)
-    assert simulate(load, bolder, FLEET, 3600).late_share > 0.001
+    assert fit.knobs.target < FLEET.rate
+    assert simulate(load, bolder, FLEET, 3600).late_share > late
 
 
 def test_what_no_target_can_keep_fits_nothing() -> None:
@@ -138,11 +143,10 @@ def test_the_seed_row_is_the_seed_manifest() -> None:
 
 def test_flat_traffic_gets_a_target_that_a_pod_answers_and_is_told_of_the_fixed_fleet() -> None:
     load = Load(np.full(8 * 3600, 190.0), np.ones(8 * 3600, np.bool_))
-    told: list[str] = []
-    found = plan(load, Fleet(rate=150), Terms(), 5 * 3600, told=told.append)
+    found = plan(load, Fleet(rate=150), Terms(), 5 * 3600)
     triggers = [one for each in found.autoscalers.values() for one in each.triggers if isinstance(one, Offered)]
     assert triggers and all(one.per_pod <= 150 for one in triggers)
-    assert "a fixed fleet of 2 pods costs the same or less" in told
+    assert believe(found.body).startswith("A fixed fleet of 2 pods costs the same or less. ")
 
 
 def test_a_tuned_part_without_an_image_is_refused() -> None:
