@@ -104,11 +104,14 @@ def torchvision_pixels() -> Callable[[bytes, Preprocessing], NDArray[np.uint8]]:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BENTOML_HOME that holds the demo model in every default precision; it is the session's own from here on.
 
-    Of the processes that share a run, the first builds it and each takes a copy.
+    Of the processes that share a run, the first builds it and each takes a copy; ``make test`` names a folder for it in
+    TESTS_STORE.
     """
     home = tmp_path_factory.mktemp("bentoml")
     built = home
-    if "PYTEST_XDIST_WORKER" in os.environ:
+    if "TESTS_STORE" in os.environ:
+        built = Path(os.environ["TESTS_STORE"]) / "store"
+    elif "PYTEST_XDIST_WORKER" in os.environ:
         built = tmp_path_factory.getbasetemp().parent / "store"
     with built.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

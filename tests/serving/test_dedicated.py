@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from tests.conftest import Server
 
-pytestmark = pytest.mark.alone
-
 JPEG = {"content-type": "image/jpeg"}
 
 
