@@ -29,8 +29,8 @@ class Timing:
 
     def include(self, result: ImageResult) -> None:
         """Take over a stage of ``result`` where it took longer: a request's images go through a stage side by side."""
-        for stage in IMAGE_STAGES:
-            setattr(self, stage, max(getattr(self, stage), getattr(result, f"{stage}_ms")))
+        for stage, attribute in _OF_RESULT:
+            setattr(self, stage, max(getattr(self, stage), getattr(result, attribute)))
 
     def body(self) -> dict[str, float]:
         """The reply's ``timing_ms``."""
@@ -43,6 +43,7 @@ class Timing:
 
 STAGES = tuple(field.name for field in fields(Timing))
 IMAGE_STAGES = tuple(stage for stage in STAGES if stage != "total")
+_OF_RESULT = tuple((stage, f"{stage}_ms") for stage in IMAGE_STAGES)
 
 
 def json_response(body: dict[str, Any], timing: Timing | None = None) -> Response:
