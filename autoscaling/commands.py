@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from autoscaling.request import Request, asked, kept, options
 from autoscaling.traces import TraceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 console = Console()
 
@@ -101,32 +102,37 @@ def check(manifests: Path, as_json: bool, **given: Any) -> None:
 
 def _check_out(out: Path) -> None:
     """Raise UsageError or FleetError, before the search, if ``out`` is neither new, nor empty, nor a plan's."""
-    try:
-        if out.exists():
-            holds_plan = out.is_dir() and (out / "plan.json").is_file()
-            if not out.is_dir() or (any(out.iterdir()) and not holds_plan):
-                raise click.UsageError(f"--out {str(out)!r} is there and holds no plan; another folder is needed")
-            kept(out / "plan.json")
-        # Whether it can be written: tried where it will be.
-        there = out
-        while not there.exists():
-            there = there.parent
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=there):
+    with _writing(out):
+        if out.exists() and not (out.is_dir() and (not any(out.iterdir()) or (out / "plan.json").is_file())):
+            raise click.UsageError(f"--out {str(out)!r} is there and holds no plan; another folder is needed")
+        kept(out / "plan.json")
+        with _scratch(out):
             pass
-    except OSError as error:
-        raise click.UsageError(f"--out {str(out)!r} can't be written: {error.strerror or error}") from None
 
 
 def _written(out: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill a folder, then put its files into ``out``, each whole. All other files there stay."""
-    try:
+    with _writing(out), _scratch(out) as fresh:
+        write(fresh)
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".plan-", dir=out) as folder:
-            fresh = Path(folder)
-            write(fresh)
-            if not (fresh / reporting.HPA).exists():
-                (out / reporting.HPA).unlink(missing_ok=True)
-            for file in sorted(fresh.iterdir()):
-                file.replace(out / file.name)
+        if not (fresh / reporting.HPA).exists():
+            (out / reporting.HPA).unlink(missing_ok=True)
+        for file in sorted(fresh.iterdir()):
+            file.replace(out / file.name)
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """A temporary folder in ``out``, or in the nearest folder above it: from there, files can be renamed into it."""
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    with tempfile.TemporaryDirectory(prefix=".plan-", dir=there) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """What the system refuses meanwhile is told of --out."""
+    try:
+        yield
     except OSError as error:
         raise click.UsageError(f"--out {str(out)!r} can't be written: {error.strerror or error}") from None

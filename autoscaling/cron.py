@@ -57,10 +57,10 @@ class Schedule:
 @functools.lru_cache(maxsize=1024)
 def parse(expression: str) -> Schedule:
     """The schedule of ``expression``. Raises CronError."""
-    words = expression.split()
+    words, shown = expression.split(), expression[:60]
     if len(words) != len(_FIELDS):
-        raise CronError(f"{expression[:60]!r} has {len(words)} fields; minute, hour, day, month, weekday are five")
-    allowed = [_numbers(word, field, expression) for word, field in zip(words, _FIELDS, strict=True)]
+        raise CronError(f"{shown!r} has {len(words)} fields; minute, hour, day, month, weekday are five")
+    allowed = [_numbers(word, field, shown) for word, field in zip(words, _FIELDS, strict=True)]
     free = [any(part.removesuffix("/1") in ("*", "?") for part in word.split(",")) for word in words]
     return Schedule(
         tuple(sorted(allowed[0])),
@@ -72,8 +72,8 @@ def parse(expression: str) -> Schedule:
     )
 
 
-def _numbers(word: str, field: tuple[str, int, int, tuple[str, ...]], expression: str) -> set[int]:
-    """The numbers that one field allows."""
+def _numbers(word: str, field: tuple[str, int, int, tuple[str, ...]], shown: str) -> set[int]:
+    """The numbers that one field allows; ``shown``: the expression, as a message quotes it."""
     name, lowest, highest, names = field
     found: set[int] = set()
     for part in word.split(","):
@@ -87,11 +87,9 @@ def _numbers(word: str, field: tuple[str, int, int, tuple[str, ...]], expression
                 stop = _number(last, lowest, names) if dash else (highest if step else start)
             stride = _number(step, lowest, ()) if "/" in part else 1
         except ValueError:
-            raise CronError(f"{expression[:60]!r}: {part[:40]!r} is no {name}") from None
+            raise CronError(f"{shown!r}: {part[:40]!r} is no {name}") from None
         if not (lowest <= start <= stop <= highest and stride >= 1):
-            raise CronError(
-                f"{expression[:60]!r}: {part[:40]!r} is no {name}; {lowest} to {highest} are, from low to high"
-            )
+            raise CronError(f"{shown!r}: {part[:40]!r} is no {name}; {lowest} to {highest} are, from low to high")
         found |= set(range(start, stop + 1, stride))
     return found
 

@@ -128,10 +128,12 @@ def _machine(row: Any, where: str) -> Machine:
         types, kind = _KINDS[str(known[name].type)]
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise MachinesError(f"{where}: {name} is {value!r}; it must be a {kind}")
-        least = "more than 0" if name in _ABOVE_0 else "0 or more"
-        if isinstance(value, int | float) and (not 0 <= value < math.inf or (name in _ABOVE_0 and not value)):
+        if not isinstance(value, int | float):
+            continue
+        if not 0 <= value < math.inf or (name in _ABOVE_0 and not value):
+            least = "more than 0" if name in _ABOVE_0 else "0 or more"
             raise MachinesError(f"{where}: {name} is {value!r}; it must be {least}")
-        if isinstance(value, int | float) and value > MOST:
+        if value > MOST:
             raise MachinesError(f"{where}: {name} is {str(value)[:40]}; it must be at most {MOST:g}")
     machine = Machine(**row)
     if bool(machine.gpu) != bool(machine.gpus):

@@ -57,8 +57,7 @@ class Judge:
     def __init__(self, load: Load, fleet: Fleet, terms: Terms, begin: int, end: int) -> None:
         self.load, self.fleet, self.terms, self.begin, self.end = load, fleet, terms, begin, end
         self.seconds = int(load.counted[begin:end].sum())
-        if not load.offered[begin:end][load.counted[begin:end]].sum() > 0:
-            raise FleetError("the part to be judged has no image in it; --split leaves it one")
+        _check_images(load, begin, end, "to be judged")
         self.pods = {
             "fixed_fleet": smallest_fixed(load, fleet, begin, end, terms.late),
             "five_minute_peak": five_minute_peak(load, fleet, begin, end),
@@ -140,8 +139,7 @@ def plan(
             f"{len(load)} s of trace, split after {split} s, are too few to plan from: an hour and more is needed on "
             "either side"
         )
-    if not load.offered[begin:split][load.counted[begin:split]].sum() > 0:
-        raise FleetError("the part to tune on has no image in it; --split leaves it one")
+    _check_images(load, begin, split, "to tune on")
     judge = Judge(load, fleet, terms, split, len(load))
     search = Search(load, fleet, begin, split, terms.late * THRIFT, terms.paid, told)
     found, control = _tuned(search, seed)
@@ -167,6 +165,12 @@ def plan(
         "terms": asdict(terms),
     }
     return Plan(body, autoscalers, [(late, cost / fixed_cost) for late, cost in search.tried])
+
+
+def _check_images(load: Load, begin: int, end: int, purpose: str) -> None:
+    """Raise FleetError if the part from ``begin`` to ``end``, which is there ``purpose``, counts no image."""
+    if not load.offered[begin:end][load.counted[begin:end]].sum() > 0:
+        raise FleetError(f"the part {purpose} has no image in it; --split leaves it one")
 
 
 def _tuned(search: Search, seed: int) -> tuple[dict[str, Fit], dict[str, Any] | None]:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from autoscaling import live, manifests, traces
+from autoscaling import gaps, live, manifests, traces
 from autoscaling.cluster import Cluster, ClusterError
 from autoscaling.fields import ManifestError
 from autoscaling.hpa import Autoscaler, Offered
@@ -88,7 +88,7 @@ def replay(
     """
     try:
         _check(minutes, from_hour, pod_rate, start_s, peak)
-        offered = traces.prepare(traces.read(trace, step_s), SCALE).load.offered[round(3600 * from_hour) :]
+        offered = gaps.prepare(traces.read(trace, step_s), SCALE).load.offered[round(3600 * from_hour) :]
         counts = live.counts(offered, round(60 * minutes), compress, peak or 0.7 * pods * pod_rate, seed)
         rules = manifests.read(RULES).autoscaler
     except (traces.TraceError, ManifestError, ValueError) as error:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from autoscaling.gaps import Prepared
     from autoscaling.planner import Plan
-    from autoscaling.traces import Prepared
 
 SCALED_OBJECT, HPA = "scaledobject.yaml", "hpa.yaml"
 _COLOURS = (charts.GREEN, charts.BLUE, charts.ORANGE, charts.RED)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from autoscaling.fleet import Fleet, FleetError
+from autoscaling.gaps import Prepared, prepare
 from autoscaling.planner import Terms
 from autoscaling.prometheus import history
-from autoscaling.traces import Prepared, Trace, TraceError, prepare, read
+from autoscaling.traces import Trace, TraceError, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,6 +96,10 @@ class Request:
 
     def prepared(self) -> Prepared:
         """The load. Raises TraceError and PrometheusError."""
+        for name in ("from_day", "to_day", "split"):
+            days = getattr(self, name)
+            if days is not None and not math.isfinite(days):
+                raise TraceError(f"--{name.replace('_', '-')} {days:g} is not allowed; it is a number of days")
         if self.prometheus is not None:
             past = history(self.prometheus, self.days)
             trace = Trace(past.counts, past.step_s, float(past.start))
@@ -108,9 +113,6 @@ class Request:
 
     def _cut(self, trace: Trace) -> Trace:
         """``trace`` from ``from_day`` to ``to_day``. Raises TraceError."""
-        for name, value in (("from-day", self.from_day), ("to-day", self.to_day)):
-            if value is not None and not math.isfinite(value):
-                raise TraceError(f"--{name} {value:g} is not allowed; it is a number of days")
         first = round(self.from_day * DAY_S / trace.step_s)
         end = len(trace.counts) if self.to_day is None else round(self.to_day * DAY_S / trace.step_s)
         if end - first < 2 or first >= len(trace.counts):
@@ -126,8 +128,6 @@ class Request:
             if seconds < 90:
                 raise FleetError(f"the trace has {seconds} s; 90 are needed: a minute to tune on, and a part to judge")
             return seconds * 2 // 3 // 60 * 60
-        if not math.isfinite(self.split):
-            raise FleetError(f"--split {self.split:g} is not allowed; it is a number of days")
         split = round(self.split * DAY_S)
         if not 0 < split < seconds:
             raise FleetError(f"--split {self.split:g} is outside the trace, which has {seconds / DAY_S:.3g} days")
@@ -150,13 +150,11 @@ def asked(given: dict[str, Any], base: Request) -> Request:
         known["pay"] = "machines"
     if known.get("trace") == "":
         raise click.UsageError("--trace '' names no file; leave it out for the packaged trace")
-    # Of a kept request's source, only one is left.
-    if "trace" in known and "prometheus" not in known:
-        base = replace(base, prometheus=None)
-    elif "prometheus" in known and "trace" not in known:
-        base = replace(base, trace=None)
-    if known.get("trace") is not None and known.get("prometheus") is not None:
+    sources = known.keys() & {"trace", "prometheus"}
+    if len(sources) == 2:
         raise click.UsageError(f"--trace {known['trace']!r} and --prometheus {known['prometheus']!r}: one of them")
+    if sources:  # the kept request's own makes way
+        base = replace(base, trace=None, prometheus=None)
     return replace(base, **known)
 
 

@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 Schedule = dict[int, tuple[int, int]]
 # Tuning uses so much of the promise, because the judged part is late for more.
 THRIFT = 2 / 3
-# Per cent of a pod's rate that a target may be.
-LOWEST, LIKELY, HIGHEST = 5, 70, 134
-# A target above what a pod answers would leave a steady load late for ever.
-ALLOWED = 100
+# Per cent of a pod's rate that a target may be: above what a pod answers, a steady load would be late for ever.
+LOWEST, LIKELY, HIGHEST = 5, 70, 100
 # The loop's phases, in seconds, that the last fit of a policy has to hold for.
 PHASES = (0, 5, 10)
 WINDOWS = (0, 15, 30, 60, 120, 300)
@@ -91,7 +89,7 @@ class Search:
 
     def fit(self, knobs: Knobs) -> Fit | None:
         """``knobs`` with the highest target that keeps the promise, by bisection; None if none does."""
-        low, high = LOWEST, 101 if knobs.metric == "cpu" else HIGHEST
+        low, high = LOWEST, HIGHEST + 1
         # The loop's phase decides whether a schedule meets its minute early or late; a rate hardly depends on it.
         phases = (0, 10) if knobs.crons else (0,)
         if self._run(replace(knobs, target=LIKELY), phases):
@@ -101,7 +99,7 @@ class Search:
         best = None
         while high - low > 1:
             middle = (low + high) // 2
-            found = self._run(replace(knobs, target=middle), phases) if middle <= ALLOWED else None
+            found = self._run(replace(knobs, target=middle), phases)
             if found is None:
                 high = middle
             else:
