@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from classifier.manifest import Manifest
     from classifier.preprocessing import Preprocessing
     from model_build.weights import Checkpoint
+    from runners.artifacts import Artifact
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -107,26 +108,42 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Of the processes that share a run, the first builds it and each takes a copy; ``make test`` names a folder for it in
     TESTS_STORE.
     """
-    home = tmp_path_factory.mktemp("bentoml")
-    built = home
-    if "TESTS_STORE" in os.environ:
-        built = Path(os.environ["TESTS_STORE"]) / "store"
-    elif "PYTEST_XDIST_WORKER" in os.environ:
-        built = tmp_path_factory.getbasetemp().parent / "store"
+    home, base = tmp_path_factory.mktemp("bentoml"), tmp_path_factory.getbasetemp()
+    folder = os.environ.get("TESTS_STORE", base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
+    built = Path(folder) / "store"
     with built.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (built / "whole").exists():
             build = [sys.executable, "-m", "model_build", "--weights", "demo"]
             subprocess.run(build, cwd=ROOT, env=environment() | {"BENTOML_HOME": str(built)}, check=True)
             (built / "whole").touch()
-    if built is not home:
-        shutil.copytree(built, home, dirs_exist_ok=True)
+    shutil.copytree(built, home, dirs_exist_ok=True)
     os.environ["BENTOML_HOME"] = str(home)
     from bentoml._internal.configuration.containers import BentoMLContainer
 
     BentoMLContainer.bentoml_home.set(str(home))
     BentoMLContainer.model_store.reset()
     return home
+
+
+@pytest.fixture(scope="session")
+def artifact_of(store: Path) -> Callable[..., Artifact]:
+    """A function that gives the demo model's artifact of a runtime and a precision, fp32 if none is given."""
+    from runners import artifacts
+
+    def artifact_of(runtime: str, precision: str = "fp32") -> Artifact:
+        return artifacts.open_artifact(f"{artifacts.store_name(runtime, precision)}:latest")
+
+    return artifact_of
+
+
+@pytest.fixture
+def cpu_only() -> None:
+    """Skips a test of a machine without a GPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -331,6 +348,20 @@ def environment() -> dict[str, str]:
     """The environment a newcomer would have: no settings of ours."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RESNET18_")}
     return kept | {"PYTHONPATH": str(ROOT)}
+
+
+def output_of(code: str, store: Path, settings: Mapping[str, str]) -> str:
+    """The output of ``code`` in a process of its own, whose settings are those of a dedicated service of ``store``."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment() | {"BENTOML_HOME": str(store), "RESNET18_PLACEMENT": "dedicated"} | dict(settings),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 
 from classifier.runtimes import RUNTIMES
-from runners import artifacts, backends, devices, onnx, torchscript
+from runners import backends, devices, onnx, torchscript
 from runners.devices import DeviceError
 
 if TYPE_CHECKING:
@@ -24,18 +23,10 @@ if TYPE_CHECKING:
     from runners.artifacts import Artifact
     from runners.backends import Backend
 
-cpu_only = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-
-
-@pytest.fixture(scope="module")
-def of(store: Path) -> Callable[[str], Artifact]:
-    """A function that gives the demo model's fp32 artifact of a runtime."""
-    return lambda runtime: artifacts.open_artifact(f"{artifacts.store_name(runtime, 'fp32')}:latest")
-
 
 @pytest.fixture(scope="module", params=RUNTIMES)
-def backend(request: pytest.FixtureRequest, of: Callable[[str], Artifact]) -> Backend:
-    artifact = of(request.param)
+def backend(request: pytest.FixtureRequest, artifact_of: Callable[..., Artifact]) -> Backend:
+    artifact = artifact_of(request.param)
     return backends.load(artifact.folder, artifact.manifest)
 
 
@@ -55,8 +46,8 @@ class TestLoad:
     """A manifest's runtime decides the class; the device obtained is told."""
 
     @pytest.mark.parametrize(("runtime", "kind"), [("onnx", onnx.Backend), ("torchscript", torchscript.Backend)])
-    def test_kind(self, of: Callable[[str], Artifact], runtime: str, kind: type) -> None:
-        artifact = of(runtime)
+    def test_kind(self, artifact_of: Callable[..., Artifact], runtime: str, kind: type) -> None:
+        artifact = artifact_of(runtime)
         assert type(backends.load(artifact.folder, artifact.manifest)) is kind
 
     def test_an_unknown_runtime_is_an_error(self, tmp_path: Path, manifest_of: Callable[..., Any]) -> None:
@@ -66,8 +57,8 @@ class TestLoad:
             backends.load(tmp_path, manifest)
 
     @pytest.mark.parametrize("runtime", RUNTIMES)
-    def test_the_cpu_is_the_default(self, of: Callable[[str], Artifact], runtime: str) -> None:
-        artifact = of(runtime)
+    def test_the_cpu_is_the_default(self, artifact_of: Callable[..., Artifact], runtime: str) -> None:
+        artifact = artifact_of(runtime)
         assert backends.load(artifact.folder, artifact.manifest).device == "cpu"
 
 
@@ -209,7 +200,7 @@ class TestPickDevice:
         monkeypatch.setattr(onnx, "has_cuda", lambda: True)
         assert backends.pick_device("auto", "onnx") == "cpu"
 
-    @cpu_only
+    @pytest.mark.usefixtures("cpu_only")
     @pytest.mark.parametrize("runtime", RUNTIMES)
     def test_here(self, runtime: str) -> None:
         assert backends.pick_device("auto", runtime) == "cpu"

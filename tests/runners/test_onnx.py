@@ -6,21 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
-from runners import artifacts, backends, onnx
+from runners import backends, onnx
 from runners.devices import DeviceError
 
 if TYPE_CHECKING:
-    from runners.artifacts import Artifact
+    from collections.abc import Callable
 
-cpu_only = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+    from runners.artifacts import Artifact
 
 
 @pytest.fixture(scope="module")
-def artifact(store: Path) -> Artifact:
+def artifact(artifact_of: Callable[..., Artifact]) -> Artifact:
     """The demo model's fp32 artifact."""
-    return artifacts.open_artifact(f"{artifacts.store_name('onnx', 'fp32')}:latest")
+    return artifact_of("onnx")
 
 
 def test_what_is_reported(artifact: Artifact) -> None:
@@ -44,7 +43,7 @@ def test_threads_are_set(artifact: Artifact, monkeypatch: pytest.MonkeyPatch, th
     assert seen == [(threads, 1)]
 
 
-@cpu_only
+@pytest.mark.usefixtures("cpu_only")
 @pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
 def test_a_gpu_that_is_not_here_is_refused(artifact: Artifact, device: str) -> None:
     with pytest.raises(DeviceError) as raised:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 
-from runners import artifacts, backends
+from runners import backends
 from runners.devices import DeviceError
 
 if TYPE_CHECKING:
-    from runners.artifacts import Artifact
+    from collections.abc import Callable
 
-cpu_only = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+    from runners.artifacts import Artifact
 
 
 @pytest.fixture(scope="module")
-def artifact(store: Path) -> Artifact:
+def artifact(artifact_of: Callable[..., Artifact]) -> Artifact:
     """The demo model's fp32 artifact."""
-    return artifacts.open_artifact(f"{artifacts.store_name('torchscript', 'fp32')}:latest")
+    return artifact_of("torchscript")
 
 
 def test_what_is_reported(artifact: Artifact) -> None:
@@ -39,7 +38,7 @@ def test_threads_are_set(artifact: Artifact, threads: int) -> None:
         torch.set_num_threads(before)
 
 
-@cpu_only
+@pytest.mark.usefixtures("cpu_only")
 def test_a_gpu_that_is_not_here_is_refused(artifact: Artifact) -> None:
     with pytest.raises(DeviceError) as raised:
         backends.load(artifact.folder, artifact.manifest, "cuda:0")

@@ -10,7 +10,6 @@ import pickle
 import shutil
 import socket
 import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from hypothesis import strategies as st
 
 from classifier.settings import Settings, SettingsError
 from serving import access
-from tests.conftest import ROOT, Server, environment
+from tests.conftest import Server, output_of
 from tests.test_service import check_error, check_predictions, raw
 from tests.test_start import refusal
 
@@ -400,12 +399,7 @@ def layers(store: Path, settings: dict[str, str]) -> list[str]:
         "print(first(service.ResNet18.find_dependent_by_name('resnet18-runner').to_asgi(is_main=False)))\n"
         "print(os.environ.get('FORWARDED_ALLOW_IPS', 'as ever'))\n"
     )
-    env = environment() | {"BENTOML_HOME": str(store), "RESNET18_PLACEMENT": "dedicated"} | settings
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout.split("\n")[:3]
+    return output_of(code, store, settings).split("\n")[:3]
 
 
 def test_access_middleware_that_is_off_is_not_there(store: Path) -> None:

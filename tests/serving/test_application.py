@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +11,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from serving.application import _paths
-from tests.conftest import ROOT, environment
+from tests.conftest import output_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,9 +71,4 @@ def test_nothing_skips_layers_where_bentoml_is_to_log_or_to_trace(
         "    one.inject_config()\n"
         "    print(_Factory(one, is_main=is_main).middlewares[0].cls.__name__)\n"
     )
-    env = environment() | {"BENTOML_HOME": str(store), "RESNET18_PLACEMENT": "dedicated"} | settings
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == outermost
+    assert output_of(code, store, settings).split() == outermost

@@ -7,7 +7,6 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
 from tests.conftest import eventually
@@ -32,7 +31,7 @@ def jpeg(photograph: Callable[[int, int], Image]) -> bytes:
 
 def test_a_stopped_runner_is_told_and_recovered_from(launch: Callable[..., Server], jpeg: bytes) -> None:
     server = launch(placement="dedicated").wait()
-    runner = next(pid for pid in server.processes() if "resnet18-runner" in " ".join(psutil.Process(pid).cmdline()))
+    (runner,) = server.workers("resnet18-runner")
     os.kill(runner, signal.SIGSTOP)
     try:
         check_error(server.client.post("/classify", content=jpeg, headers=JPEG), 503, "unavailable")
@@ -47,7 +46,7 @@ def test_a_stopped_runner_is_told_and_recovered_from(launch: Callable[..., Serve
 def test_a_killed_runner_costs_no_wrong_answer(launch: Callable[..., Server], jpeg: bytes) -> None:
     server = launch(placement="dedicated").wait()
     expected = server.client.post("/classify", content=jpeg, headers=JPEG).json()["predictions"]
-    runner = next(pid for pid in server.processes() if "resnet18-runner" in " ".join(psutil.Process(pid).cmdline()))
+    (runner,) = server.workers("resnet18-runner")
     os.kill(runner, signal.SIGKILL)
     for _ in range(20):
         response = server.client.post("/classify", content=jpeg, headers=JPEG)
