@@ -35,6 +35,10 @@ class Backend(Protocol):
         """Probabilities float32[N, C] of ``pixels`` uint8[N, S, S, 3]; may be called from several threads at once."""
         ...
 
+    def widened(self, threads: int) -> Backend:
+        """The same artifact on the same CPU, where one call of ``infer`` takes ``threads``."""
+        ...
+
 
 def load(folder: Path, manifest: Manifest, device: str = "cpu", threads: int = 1) -> Backend:
     """The backend of the artifact in ``folder``, which answers with as many classes as its manifest has labels.
@@ -75,6 +79,25 @@ def warm_up(backend: Backend, size: int, max_batch: int) -> dict[int, float]:
             idle += 1
         batch *= 2
     return seconds
+
+
+def widen(backend: Backend, size: int, cores: int) -> dict[int, tuple[Backend, float]]:
+    """Backends on 2, 4, 8, … and all ``cores`` by their number, each with its fastest seconds of one image.
+
+    All are kept, also those that seem slow: a warm-up beside a busy process would judge them wrongly, and the batcher
+    learns what each is worth.
+    """
+    found: dict[int, tuple[Backend, float]] = {}
+    pixels = np.zeros((1, size, size, 3), np.uint8)
+    for width in sorted({2**power for power in range(1, cores.bit_length())} | {cores} - {1}):
+        wide = backend.widened(width)
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            wide.infer(pixels)
+            times.append(time.perf_counter() - start)
+        found[width] = wide, min(times)
+    return found
 
 
 def pick_device(asked: str, runtime: str) -> str:

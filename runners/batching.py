@@ -14,50 +14,23 @@ from __future__ import annotations
 import heapq
 import math
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runners.admission import Overload, Refusal
+from runners.jobs import Batch, Counts
+from runners.widths import Widths
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from runners.cost_model import CostModel
+    from runners.jobs import Job
 
 # A batch is large enough when an executor reaches this part of its capacity, which is 1/α images a second. Where β is
 # below 4 % of α, as on a CPU thread, one image is enough: batching would gain nothing, and images would wait longer.
 EFFICIENCY = 0.96
 # Where more images wait than can be answered, batches grow until an executor reaches this part of its capacity.
 MAX_EFFICIENCY = 0.99
-
-
-@dataclass(eq=False, slots=True)
-class Job:
-    """One image that waits. Times are seconds of the monotonic clock; ``payload`` belongs to the caller."""
-
-    arrival: float
-    deadline: float
-    payload: Any = None
-    cancelled: bool = False
-
-
-@dataclass(eq=False, slots=True)
-class Batch:
-    """Jobs that run together on ``executor`` from ``start`` on; ``predicted_end`` is the cost model's upper bound."""
-
-    jobs: list[Job]
-    executor: int
-    start: float
-    predicted_end: float
-
-
-@dataclass
-class Counts:
-    """Images so far, by what became of them; ``batches`` counts batches by size."""
-
-    admitted: int = 0
-    refused: dict[str, int] = field(default_factory=lambda: {"queue_full": 0, "deadline": 0})
-    expired: int = 0
-    cancelled: int = 0
-    batches: dict[int, int] = field(default_factory=dict)
 
 
 def _start(free: list[float], number: int, seconds: float) -> float:
@@ -79,10 +52,20 @@ class Batcher:
 
     An idle executor takes what waits at once; it never waits for more images. ``budget``: seconds from an image's
     arrival to the end of its batch. ``max_batch``: images that fit the device's memory. ``max_queue``: images that may
-    wait. The attribute ``batch``: how many images run together while all are in time.
+    wait. ``wide``: where a lone image can run on the cores of several executors, its seconds by their number. Attributes:
+    ``batch``, how many images run together while all are in time, and ``idle``, the executors that idle.
     """
 
-    def __init__(self, cost: CostModel, *, budget: float, max_batch: int, max_queue: int, executors: int = 1) -> None:
+    def __init__(
+        self,
+        cost: CostModel,
+        *,
+        budget: float,
+        max_batch: int,
+        max_queue: int,
+        executors: int = 1,
+        wide: Mapping[int, float] | None = None,
+    ) -> None:
         self.cost, self.budget, self.max_batch, self.max_queue = cost, budget, max_batch, max_queue
         self.counts = Counts()
         self.overload = Overload()
@@ -90,7 +73,8 @@ class Batcher:
         self._queue: list[Job] = []
         self._deadlines: list[float] = []
         self._free_at = [-math.inf] * executors
-        self._idle = set(range(executors))
+        self.idle = set(range(executors))
+        self.widths = Widths(cost, wide or {}, executors, budget)
         self._resize()
 
     def admit(self, jobs: list[Job], now: float) -> Refusal | None:
@@ -99,6 +83,7 @@ class Batcher:
         if refusal is not None:
             return refusal
         self.counts.admitted += len(jobs)
+        self.widths.arrive(len(jobs), now)
         at = bisect_right(self._deadlines, jobs[0].deadline)
         self._queue[at:at] = jobs
         self._deadlines[at:at] = [job.deadline for job in jobs]
@@ -120,7 +105,7 @@ class Batcher:
         if deadline <= now:
             return Refusal("deadline", 0.0)
         # An idle executor takes what comes: refusing would save nothing, and a wrong model would never learn better.
-        if self._idle and not self._queue:
+        if self.idle and not self._queue:
             return None
         late = self.predict(images, deadline, now) - deadline
         return Refusal("deadline", late) if late > 0 else None
@@ -142,7 +127,7 @@ class Batcher:
             heapq.heapreplace(starts, starts[0] + self.cost.expected(size))
             # Further ahead, all batches are taken to be of the usual size. Where a group is split over batches, its
             # last full batch may end on another executor after its very last batch.
-            size = size if len(self._idle) > 1 else self.batch
+            size = size if len(self.idle) > 1 else self.batch
             full = last // size
             sizes = {full: min(size, waiting - full * size)}
             if first < full * size and full:
@@ -163,7 +148,7 @@ class Batcher:
         """
         if not self._queue:
             return None, []
-        if self._idle:
+        if self.idle:
             skipped, size = self._choose(self._deadlines, self._starts(now))
         else:
             skipped, size = bisect_right(self._deadlines, now), 0
@@ -172,10 +157,23 @@ class Batcher:
         self.counts.expired += skipped
         if not jobs:
             return None, expired
-        executor = self._idle.pop()
+        executor = self.idle.pop()
         self._free_at[executor] = now + self.cost.expected(size)
-        self.counts.batches[size] = self.counts.batches.get(size, 0) + 1
-        return Batch(jobs, executor, now, now + self.cost.upper(size)), expired
+        self.counts.batches[size] += 1
+        return Batch(jobs, [executor], now, now + self.cost.upper(size)), expired
+
+    def widen(self, batch: Batch, now: float) -> int:
+        """Give ``batch`` idle executors where a lone image gains by them; its width, the number that it has then."""
+        spare = len(self.idle) - len(self._queue)
+        if spare < 1 or len(batch.jobs) > 1:
+            return 1
+        width = self.widths.choose(1 + spare, batch.jobs[0].deadline - now)
+        if width > 1:
+            batch.executors += [self.idle.pop() for _ in range(width - 1)]
+            for executor in batch.executors:
+                self._free_at[executor] = batch.start + self.widths.expected(width)
+            batch.predicted_end = batch.start + self.widths.upper(width)
+        return width
 
     def _starts(self, now: float) -> list[float]:
         """When the executors are expected to be free, the soonest first."""
@@ -185,8 +183,9 @@ class Batcher:
         """How many jobs with ``deadlines`` to give up when the first executor starts, and how many to run then."""
         count, now, upper = len(deadlines), starts[0], self.cost.upper
         # Idle executors divide the waiting images among themselves.
-        size = min(self.batch, -(-count // max(1, len(self._idle))))
-        if deadlines[0] >= now + upper(size):
+        size = min(self.batch, -(-count // max(1, len(self.idle))))
+        soonest = upper(size) if size > 1 else self.widths.soonest(len(self.idle) // count)
+        if deadlines[0] >= now + soonest:
             return 0, size
         lost = bisect_left(deadlines, now + upper(1))
         if lost == count:
@@ -207,10 +206,15 @@ class Batcher:
         return bisect_left(deadlines, now + upper(size)), size
 
     def done(self, batch: Batch, now: float, *, learn: bool = True) -> None:
-        """Note that the executor of ``batch`` is idle again. ``learn``: whether its time is that of its images."""
-        self._idle.add(batch.executor)
-        self._free_at[batch.executor] = -math.inf
-        if learn and self.cost.observe(len(batch.jobs), now - batch.start):
+        """Note that the executors of ``batch`` idle again. ``learn``: whether its time is that of its images."""
+        width = len(batch.executors)
+        self.counts.widths[width] += 1
+        self.idle.update(batch.executors)
+        for executor in batch.executors:
+            self._free_at[executor] = -math.inf
+        if learn and width > 1:
+            self.widths.observe(width, now - batch.start)
+        elif learn and self.cost.observe(len(batch.jobs), now - batch.start):
             self._resize()
 
     def cancel(self, job: Job) -> None:
@@ -229,7 +233,7 @@ class Batcher:
 
     def overdue(self, now: float) -> tuple[float, float]:
         """Seconds by which every executor, and by which the latest one, is past the expected end of its batch."""
-        late = [0.0 if executor in self._idle else max(0.0, now - at) for executor, at in enumerate(self._free_at)]
+        late = [0.0 if executor in self.idle else max(0.0, now - at) for executor, at in enumerate(self._free_at)]
         return min(late), max(late)
 
     def capacity(self) -> float:
@@ -250,8 +254,6 @@ class Batcher:
 
     def _resize(self) -> None:
         """Set ``batch`` from the cost model."""
-        # The smallest b with α·b / ℓ(b) ≥ e is e / (1 - e) · β/α.
-        enough, most = [math.ceil(e / (1 - e) * self.cost.beta / self.cost.alpha) for e in (EFFICIENCY, MAX_EFFICIENCY)]
-        self.batch = max(1, min(enough, self._fits(self.budget)))
+        self.batch = max(1, min(self.cost.batch_for(EFFICIENCY), self._fits(self.budget)))
         # At least twice the usual, or a model that thinks that batching doesn't pay would never see that it does.
-        self.most = min(self.max_batch, max(most, 2 * self.batch))
+        self.most = min(self.max_batch, max(self.cost.batch_for(MAX_EFFICIENCY), 2 * self.batch))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from statistics import median
 from typing import TYPE_CHECKING
@@ -43,6 +44,10 @@ class CostModel:
     def upper(self, images: int) -> float:
         """The seconds that a batch of ``images`` stays below with the probability QUANTILE."""
         return self.spread * (self.alpha * images + self.beta)
+
+    def batch_for(self, efficiency: float) -> int:
+        """The smallest b with α·b / ℓ(b) ≥ ``efficiency``: e / (1 - e) · β/α, rounded up; 0 where β is 0."""
+        return math.ceil(efficiency / (1 - efficiency) * self.beta / self.alpha)
 
     def observe(self, images: int, seconds: float) -> bool:
         """Learn from one batch; whether α, β and the spread have changed."""

@@ -6,6 +6,7 @@ process of their own (runners/remote.py), to which API workers send pixels.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -39,23 +40,36 @@ START_ERRORS = (artifacts.ArtifactError, DeviceError, SloError)
 
 
 class Engine:
-    """A loaded and warmed-up backend; ``infer`` is synchronous and may be called from several threads."""
+    """A loaded and warmed-up backend; ``infer`` is synchronous and may be called from several threads.
 
-    def __init__(self, artifact: Artifact, device: str, max_batch: int) -> None:
+    ``cores``: how many of the CPU's cores one image may use at most.
+    """
+
+    def __init__(self, artifact: Artifact, device: str, max_batch: int, cores: int = 1) -> None:
         self.artifact = artifact
+        size = artifact.manifest.preprocessing.size
         start = time.perf_counter()
         # One intra-op thread: images run side by side on the cores, which beats all cores on one image in throughput.
         self.backend = backends.load(artifact.folder, artifact.manifest, device, threads=1)
         self.load_ms = 1e3 * (time.perf_counter() - start)
-        self.warm_up_s = backends.warm_up(self.backend, artifact.manifest.preprocessing.size, max_batch)
+        self.warm_up_s = backends.warm_up(self.backend, size, max_batch)
+        # A lone image may have more of them.
+        self._wide = backends.widen(self.backend, size, cores) if device == "cpu" else {}
 
-    def infer(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    @property
+    def wide_s(self) -> dict[int, float]:
+        """The seconds of one image on more than one core, by their number."""
+        return {width: seconds for width, (_, seconds) in self._wide.items()}
+
+    def infer(self, pixels: NDArray[np.uint8], width: int = 1) -> NDArray[np.float32]:
         """Probabilities float32[N, C] of ``pixels`` uint8[N, S, S, 3]; RuntimeError if the backend gives others.
 
-        Raises OutOfMemory, DeviceLost, or another error of the backend as it is.
+        ``width``: how many cores it may use: 1, or one of ``wide_s``. Raises OutOfMemory, DeviceLost, or another error
+        of the backend as it is.
         """
+        backend = self.backend if width == 1 else self._wide[width][0]
         try:
-            probabilities = self.backend.infer(pixels)
+            probabilities = backend.infer(pixels)
         except Exception as error:
             raise failure(error) from error
         expected = (len(pixels), len(self.artifact.manifest.labels))
@@ -75,15 +89,17 @@ class Engine:
             "provider": self.backend.provider,
             "load_ms": round(self.load_ms, 1),
             "warm_up_ms": {batch: round(1e3 * seconds, 2) for batch, seconds in self.warm_up_s.items()},
+            "wide_ms": {width: round(1e3 * seconds, 2) for width, seconds in self.wide_s.items()},
         }
 
 
 def pixel_run(engine: Engine) -> Run:
     """A Run for batches of pixels, each uint8[S, S, 3]."""
 
-    def run(pixels: list[Any]) -> list[Any]:
+    def run(pixels: list[Any], widen: Callable[[], int]) -> list[Any]:
+        width = widen()
         start = time.perf_counter()
-        rows = engine.infer(pixels[0][None] if len(pixels) == 1 else np.stack(pixels))
+        rows = engine.infer(pixels[0][None] if len(pixels) == 1 else np.stack(pixels), width)
         inference_ms = 1e3 * (time.perf_counter() - start)
         return [ImageResult(row, 0.0, inference_ms) for row in rows]
 
@@ -97,7 +113,7 @@ def image_run(engine: Engine, decode: Callable[[Any], NDArray[np.uint8]]) -> Run
     """
     run_pixels = pixel_run(engine)
 
-    def run(payloads: list[Any]) -> list[Any]:
+    def run(payloads: list[Any], widen: Callable[[], int]) -> list[Any]:
         results: list[Any] = []
         took = []
         for payload in payloads:
@@ -109,7 +125,7 @@ def image_run(engine: Engine, decode: Callable[[Any], NDArray[np.uint8]]) -> Run
             took.append(1e3 * (time.perf_counter() - start))
         good = [index for index, result in enumerate(results) if not isinstance(result, ClassifierError)]
         if good:
-            for index, result in zip(good, run_pixels([results[index] for index in good]), strict=True):
+            for index, result in zip(good, run_pixels([results[index] for index in good], widen), strict=True):
                 result.decode_ms = took[index]
                 results[index] = result
         return results
@@ -117,9 +133,9 @@ def image_run(engine: Engine, decode: Callable[[Any], NDArray[np.uint8]]) -> Run
     return run
 
 
-def open_engine(settings: Settings, tag: str, device: str) -> Engine:
-    """The warmed-up engine of the artifact ``tag``. Raises ArtifactError or DeviceError."""
-    return Engine(artifacts.open_artifact(tag), device, settings.max_batch)
+def open_engine(settings: Settings, tag: str, device: str, cores: int = 1) -> Engine:
+    """The warmed-up engine of the artifact ``tag``, on ``cores`` at most. Raises ArtifactError or DeviceError."""
+    return Engine(artifacts.open_artifact(tag), device, settings.max_batch, cores)
 
 
 def start_executors(
@@ -131,13 +147,19 @@ def start_executors(
     """
     cost = CostModel(engine.warm_up_s)
     budget = budget_s(settings.slo_ms)
-    if cost.expected(1) > budget:
+    fastest = min(cost.expected(1), *engine.wide_s.values(), math.inf)
+    if fastest > budget:
         raise SloError(
-            f"RESNET18_SLO_MS={settings.slo_ms} can't be honoured: one image takes {1e3 * cost.expected(1):.1f} "
+            f"RESNET18_SLO_MS={settings.slo_ms} can't be honoured: one image takes {1e3 * fastest:.1f} "
             f"ms here, and {1e3 * budget:.1f} ms of the SLO are there for it"
         )
     batcher = Batcher(
-        cost, budget=budget, max_batch=settings.max_batch, max_queue=settings.max_queue, executors=executors
+        cost,
+        budget=budget,
+        max_batch=settings.max_batch,
+        max_queue=settings.max_queue,
+        executors=executors,
+        wide=engine.wide_s,
     )
     prepare_s = settings.decode_timeout_ms / 1e3 if decodes else 0.0
     return ExecutorPool(batcher, run, executors, engine.trial, settings.unready_after_s, prepare_s)

@@ -8,19 +8,22 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from classifier.errors import ClassifierError
 from runners import health
 from runners.admission import overloaded
-from runners.batching import Job
 from runners.devices import DeviceLost, OutOfMemory
+from runners.jobs import Job
 from runners.results import ImageResult
 
 if TYPE_CHECKING:
-    from runners.batching import Batch, Batcher
+    from runners.batching import Batcher
+    from runners.jobs import Batch
 
-Run = Callable[[list[Any]], Sequence[Any]]
+# Payloads of a batch, and a function that says, when inference begins, how many cores it may have.
+Run = Callable[[list[Any], Callable[[], int]], Sequence[Any]]
 
 logger = logging.getLogger("bentoml.resnet18")
 
@@ -39,8 +42,10 @@ class ExecutorPool:
     """Runs the batches of ``batcher`` on ``executors`` threads, each of which is an executor.
 
     ``run`` takes the payloads of a batch and returns an ImageResult for each, or an Exception for one that failed by
-    itself. A batch that fails is halved until the failing part is one image. Where memory was short, batches stay that
-    small. If the device itself is at fault, nothing is admitted until ``trial``, which infers something, works again.
+    itself. When its inference begins, it calls its second argument, which gives the width: how many cores the batch may
+    use from then on. A batch that fails is halved until the failing part is one image. Where memory was short, batches
+    stay that small. If the device itself is at fault, nothing is admitted until ``trial``, which infers something,
+    works again.
 
     ``unready_after``: seconds of overload after which the pool is not ready; 0: never. ``prepare_s``: seconds that
     preparing one image in ``run`` may take without its device being at fault.
@@ -85,7 +90,7 @@ class ExecutorPool:
             self._check_health(now)
             refusal = self.batcher.admit(jobs, now)
             if refusal is None:
-                self._changed.notify(len(jobs))
+                self._wake()
         if refusal is not None:
             raise overloaded(refusal.reason, refusal.retry_after)
         try:
@@ -158,7 +163,18 @@ class ExecutorPool:
                 "expired": batcher.counts.expired,
                 "cancelled": batcher.counts.cancelled,
                 "batches": {str(size): count for size, count in sorted(batcher.counts.batches.items())},
+                "widths": {str(width): count for width, count in sorted(batcher.counts.widths.items())},
+                "width": batcher.widths.preferred(),
+                "width_ms": batcher.widths.describe(),
             }
+
+    def _wake(self) -> None:
+        """Wake as many threads as there is work for: those of executors that a wide batch holds would find none."""
+        self._changed.notify(min(self.batcher.waiting(), len(self.batcher.idle)))
+
+    def _widen(self, batch: Batch) -> int:
+        with self._changed:
+            return self.batcher.widen(batch, time.monotonic())
 
     def _notify_observers(self, done: Batch | None, now: float) -> None:
         for observe in self.observers:
@@ -174,6 +190,8 @@ class ExecutorPool:
                     self.batcher.done(done, now, learn=whole)
                     self._notify_observers(done, now)
                 batch, expired = self.batcher.next(now)
+                if done is not None and len(done.executors) > 1:
+                    self._wake()
                 while batch is None and not expired:
                     if self._stopping:
                         return
@@ -187,7 +205,7 @@ class ExecutorPool:
             for job in expired:
                 _settle(job, overloaded("expired", backlog))
             if batch is not None:
-                results, whole = self._results([job.payload[2] for job in batch.jobs])
+                results, whole = self._results([job.payload[2] for job in batch.jobs], partial(self._widen, batch))
                 for job, result in zip(batch.jobs, results, strict=True):
                     if isinstance(result, ImageResult):
                         result.queue_ms = 1e3 * (batch.start - job.arrival)
@@ -196,10 +214,10 @@ class ExecutorPool:
                 self._health.try_again()
             done = batch
 
-    def _results(self, payloads: list[Any]) -> tuple[Sequence[Any], bool]:
+    def _results(self, payloads: list[Any], widen: Callable[[], int]) -> tuple[Sequence[Any], bool]:
         """A result for each payload, and whether one run inferred all of them: else their halves ran, and so on."""
         try:
-            results = self._checked(payloads)
+            results = self._checked(payloads, widen)
         except Exception as error:
             if len(payloads) == 1 or isinstance(error, DeviceLost):
                 return [self._failed(error)] * len(payloads), False
@@ -208,7 +226,7 @@ class ExecutorPool:
                 logger.warning("batches have at most %d images from now on: %s", half, error)
                 with self._changed:
                     self.batcher.cap_batches(half)
-            return [*self._results(payloads[:half])[0], *self._results(payloads[half:])[0]], False
+            return [*self._results(payloads[:half], widen)[0], *self._results(payloads[half:], widen)[0]], False
         self._health.works()
         # An image that can't be decoded was not inferred: such a batch says nothing about the cost of inference.
         return results, all(isinstance(result, ImageResult) for result in results)
@@ -222,8 +240,8 @@ class ExecutorPool:
                 self._changed.notify_all()
         return told
 
-    def _checked(self, payloads: list[Any]) -> Sequence[Any]:
-        results = self._run(payloads)
+    def _checked(self, payloads: list[Any], widen: Callable[[], int]) -> Sequence[Any]:
+        results = self._run(payloads, widen)
         if len(results) != len(payloads):
             raise RuntimeError(f"{len(payloads)} images gave {len(results)} results")
         return results

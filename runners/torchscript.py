@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,10 @@ def has_cuda() -> bool:
 
 
 class Backend:
-    """A frozen TorchScript graph on one device; ``threads`` is set for the whole process, as torch has it."""
+    """A frozen TorchScript graph on one device.
+
+    torch keeps the number of threads for each thread that calls it, so ``infer`` sets it where it has changed.
+    """
 
     def __init__(self, path: Path, device: str = "cpu", threads: int = 1) -> None:
         import torch
@@ -35,8 +39,7 @@ class Backend:
             raise devices.DeviceError(f"device {device!r}: this torch ({torch.__version__}) sees no CUDA device")
         if device != "cpu" and devices.index(device) >= torch.cuda.device_count():
             raise devices.DeviceError(f"device {device!r}: torch sees {torch.cuda.device_count()} CUDA device(s)")
-        torch.set_num_threads(threads)
-        self._torch = torch
+        self._torch, self._threads = torch, threads
         self._place = torch.device(device)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", DEPRECATION, DeprecationWarning)
@@ -46,8 +49,16 @@ class Backend:
 
     def infer(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities float32[N, C] of ``pixels`` uint8[N, S, S, 3]."""
+        if self._torch.get_num_threads() != self._threads:
+            self._torch.set_num_threads(self._threads)
         with self._torch.inference_mode():
             # torch warns of arrays that can't be written to, though nothing here would.
             image = self._torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).to(self._place)
             probabilities: NDArray[np.float32] = self._module(image).cpu().numpy()
         return probabilities
+
+    def widened(self, threads: int) -> Backend:
+        """See runners.backends.Backend: the weights are shared."""
+        wide = copy.copy(self)
+        wide._threads = threads
+        return wide

@@ -58,8 +58,8 @@ def service(settings: Settings, tag: str, device: str) -> Any:
 
         def __init__(self) -> None:
             try:
-                self.engine = engine.open_engine(settings, tag, device)
                 threads = settings.threads_of(1) if device == "cpu" else 1
+                self.engine = engine.open_engine(settings, tag, device, threads)
                 run = engine.pixel_run(self.engine)
                 self.executors = engine.start_executors(settings, self.engine, run, executors=threads)
             except engine.START_ERRORS as error:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from prometheus_client import Counter
 
     from classifier.errors import ClassifierError
-    from runners.batching import Batch
     from runners.executors import ExecutorPool
+    from runners.jobs import Batch
     from serving.replies import Timing
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -171,6 +171,7 @@ class BatchMetrics:
         self._executors = executors
         sizes = [2**power for power in range(11)]
         self._images = Histogram("resnet18_batch_images", "Images in a batch", buckets=sizes)
+        self._width = Histogram("resnet18_batch_width_cores", "Cores that a batch ran on", buckets=sizes[:8])
         self._accuracy = Histogram(
             "resnet18_batch_actual_to_predicted", "Seconds of a batch over its predicted upper bound", buckets=_RATIOS
         )
@@ -210,6 +211,7 @@ class BatchMetrics:
         """Note a finished batch, or None where images left the queue without one. Called under the pool's lock."""
         if batch is not None:
             self._images.observe(len(batch.jobs))
+            self._width.observe(len(batch.executors))
             self._accuracy.observe((now - batch.start) / max(1e-9, batch.predicted_end - batch.start))
         # Not after every batch, but always after the last: an idle service must not show an old queue.
         if now - self._published >= PUBLISH_EVERY_S or not self._executors.batcher.waiting():

@@ -59,10 +59,10 @@ class Inline:
     """
 
     def __init__(self, settings: Settings, tag: str, device: str) -> None:
-        self._engine = engine.open_engine(settings, tag, device)
+        threads = settings.threads_of(settings.workers)
+        self._engine = engine.open_engine(settings, tag, device, threads)
         self.artifact = self._engine.artifact
         decode = _decoder(settings, self.artifact)
-        threads = settings.threads_of(settings.workers)
         self._decode_pool: DecodePool | None = None
         if device == "cpu":
             run = engine.image_run(self._engine, decode)

@@ -40,6 +40,7 @@ HELD_BY = {
     "model_build/label*.py": "tests/model_build/test_label_files.py",
     "model_build/metadata.py": "tests/model_build/test_preprocessing.py",
     "model_build/pipeline.py": "tests/model_build/test_build.py",
+    "runners/jobs.py": "tests/runners/test_batching.py",
     "runners/results.py": "tests/serving/test_replies.py",
     "runners/telemetry.py": "tests/test_telemetry.py",
 }

@@ -19,8 +19,9 @@ from benchmarks.batching.cork import Cork
 from benchmarks.batching.policies import Aimd, BatchOne, FixedDelay, Ours
 from benchmarks.batching.simulation import LEARNING, Backend, Policy, Result, optimum, simulate
 from harness import arrivals
-from runners.batching import Batcher, Job
+from runners.batching import Batcher
 from runners.cost_model import CostModel
+from runners.jobs import Job
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,9 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING
 
-from runners.batching import Batch, Batcher, Job
+from runners.batching import Batcher
 from runners.cost_model import CostModel
+from runners.jobs import Batch, Job
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -32,6 +32,9 @@ class Fixed:
         self.batches.append(len(pixels))
         return self.rows[pixels[:, 0, 0, 0]]
 
+    def widened(self, threads: int) -> Fixed:
+        return self
+
 
 def samples(classes: NDArray[np.int64] | None = None) -> Samples:
     pixels = np.zeros((COUNT, 8, 8, 3), np.uint8)

@@ -118,6 +118,30 @@ class Clocked:
         self.now += self.cost(len(pixels))
         return np.zeros((len(pixels), 1), np.float32)
 
+    def widened(self, threads: int) -> Clocked:
+        return Wider(self, threads)
+
+
+class Wider(Clocked):
+    """``narrow`` on ``threads`` cores, by the clock of ``narrow``."""
+
+    def __init__(self, narrow: Clocked, threads: int) -> None:
+        super().__init__(narrow.cost)
+        self.narrow, self.threads = narrow, threads
+
+    def infer(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.narrow.now += self.cost(len(pixels)) / self.threads
+        return np.zeros((len(pixels), 1), np.float32)
+
+
+@pytest.mark.parametrize(("cores", "widths"), [(1, []), (2, [2]), (3, [2, 3]), (4, [2, 4]), (6, [2, 4, 6])])
+def test_every_width_is_warmed_up(monkeypatch: pytest.MonkeyPatch, cores: int, widths: list[int]) -> None:
+    backend = Clocked(lambda images: 1.0)
+    monkeypatch.setattr(time, "perf_counter", backend.clock)
+    found = backends.widen(backend, 8, cores)
+    assert {width: seconds for width, (_, seconds) in found.items()} == pytest.approx({w: 1 / w for w in widths})
+    assert all(isinstance(wide, Wider) and wide.threads == width for width, (wide, _) in found.items())
+
 
 class TestWarmUp:
     """Batch sizes are inferred before they are served, as far as they are worth serving."""

@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runners.admission import Overload, Refusal
-from runners.batching import Batch, Batcher, Job, _start
+from runners.batching import Batcher, _start
 from runners.cost_model import WINDOW, CostModel
+from runners.jobs import Batch, Job
 from tests.runners.test_cost_model import exact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 THOROUGH = settings(max_examples=600, deadline=None, derandomize=True)
 # What adding the same floats in another order may differ by.
@@ -29,11 +30,19 @@ EPSILON = 1e-9
 class World:
     """A clock, executors that take ``seconds(b)`` for a batch, and a note of what became of each job.
 
+    On w cores an image takes ``of_width[w]`` of its time on one.
+
     Checks what must hold at every step; ``fates`` has, by job, all that happened to it.
     """
 
-    def __init__(self, batcher: Batcher, seconds: Callable[[int], float], executors: int = 1) -> None:
-        self.batcher, self.seconds = batcher, seconds
+    def __init__(
+        self,
+        batcher: Batcher,
+        seconds: Callable[[int], float],
+        executors: int = 1,
+        of_width: Mapping[int, float] | None = None,
+    ) -> None:
+        self.batcher, self.seconds, self.of_width = batcher, seconds, of_width or {}
         self.now = 0.0
         self.idle = executors
         self.batches: list[Batch] = []
@@ -75,7 +84,7 @@ class World:
             self.now = event
             if done == event:
                 _, _, batch = heapq.heappop(self._running)
-                self.idle += 1
+                self.idle += len(batch.executors)
                 self.batcher.done(batch, self.now)
                 self.finished |= dict.fromkeys(batch.jobs, self.now)
             self._dispatch()
@@ -99,7 +108,14 @@ class World:
             latest = max(job.deadline for job in batch.jobs)
             assert all(job.deadline >= latest for job in self._waiting), "earliest deadline first"
             self.batches.append(batch)
-            end = self.now + self.seconds(len(batch.jobs))
+            free = len(self.batcher.idle)
+            width = self.batcher.widen(batch, self.now)
+            assert width == len(batch.executors) == 1 + free - len(self.batcher.idle)
+            assert width == 1 or len(batch.jobs) == 1
+            # A core for each image that waits is left.
+            assert width == 1 or len(self.batcher.idle) >= self.batcher.waiting()
+            self.idle -= width - 1
+            end = self.now + self.seconds(len(batch.jobs)) * self.of_width.get(width, 1.0)
             heapq.heappush(self._running, (end, len(self.batches), batch))
         # An idle executor leaves nothing waiting, and nothing waits past its deadline.
         assert not (self.idle and self._waiting)
@@ -133,6 +149,7 @@ STEP = st.tuples(
     slo=st.floats(0.01, 0.3),
     max_batch=st.integers(1, 32),
     max_queue=st.integers(1, 40),
+    of_width=st.just({}) | st.fixed_dictionaries({2: st.floats(0.5, 1.2), 4: st.floats(0.25, 1.2)}),
     steps=st.lists(STEP, min_size=1, max_size=40),
 )
 def test_every_job_has_one_fate(
@@ -142,15 +159,22 @@ def test_every_job_has_one_fate(
     slo: float,
     max_batch: int,
     max_queue: int,
+    of_width: dict[int, float],
     steps: list[tuple[float, int, float, int | None]],
 ) -> None:
     """Whatever comes, and however wrong the model: all that World checks, and that each job is answered once."""
     alpha, beta, executors = executor
     draw = random.Random(len(steps))
+    cost = exact(wrong * alpha, wrong * beta)
     batcher = Batcher(
-        exact(wrong * alpha, wrong * beta), budget=slo, max_batch=max_batch, max_queue=max_queue, executors=executors
+        cost,
+        budget=slo,
+        max_batch=max_batch,
+        max_queue=max_queue,
+        executors=executors,
+        wide={width: part * cost.expected(1) for width, part in of_width.items()},
     )
-    world = World(batcher, lambda images: (alpha * images + beta) * draw.lognormvariate(0, noise), executors)
+    world = World(batcher, lambda images: (alpha * images + beta) * draw.lognormvariate(0, noise), executors, of_width)
     jobs: list[Job] = []
     for gap, images, slos, cancelled in steps:
         world.run(world.now + gap * gap * slo / 3)
@@ -166,6 +190,8 @@ def test_every_job_has_one_fate(
     assert (counts.expired, counts.cancelled) == (fates["expired"], fates["cancelled"])
     assert sum(size * number for size, number in counts.batches.items()) == fates["dispatched"]
     assert Counter(len(batch.jobs) for batch in world.batches) == counts.batches
+    assert Counter(len(batch.executors) for batch in world.batches) == counts.widths
+    assert len(batcher.idle) == executors
 
 
 @pytest.mark.slow
@@ -257,7 +283,7 @@ def test_idle_executors_share_a_group() -> None:
     assert batcher.admit([Job(0.0, 1.0) for _ in range(7)], 0.0) is None
     batches = [batcher.next(0.0)[0] for _ in range(4)]
     assert [len(batch.jobs) if batch else 0 for batch in batches] == [3, 2, 2, 0]
-    assert len({batch.executor for batch in batches if batch}) == 3
+    assert len({batch.executors[0] for batch in batches if batch}) == 3
 
 
 def test_a_late_answer_is_refused_at_once() -> None:

@@ -21,9 +21,11 @@ class FakeEngine(Engine):
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.widths: list[int] = []
 
-    def infer(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def infer(self, pixels: NDArray[np.uint8], width: int = 1) -> NDArray[np.float32]:
         self.batches.append(len(pixels))
+        self.widths.append(width)
         return pixels[:, 0, 0, :1].astype(np.float32)
 
 
@@ -33,24 +35,28 @@ def image(value: int) -> NDArray[np.uint8]:
 
 def test_pixels_are_stacked() -> None:
     engine = FakeEngine()
-    assert values(pixel_run(engine)([image(3), image(5)])) == [3, 5]
+    assert values(pixel_run(engine)([image(3), image(5)], lambda: 2)) == [3, 5]
     assert engine.batches == [2]
+    assert engine.widths == [2]
 
 
 def test_an_unreadable_image_gets_its_error_and_the_others_are_inferred_together() -> None:
     engine = FakeEngine()
+
+    def fail() -> int:
+        raise AssertionError("nothing is inferred, so no core is taken")
 
     def decode(value: int) -> NDArray[np.uint8]:
         if value < 0:
             raise ClassifierError("unreadable_image", "broken")
         return image(value)
 
-    results = image_run(engine, decode)([1, -1, 2, -2])
+    results = image_run(engine, decode)([1, -1, 2, -2], lambda: 1)
     assert isinstance(results[1], ClassifierError)
     assert isinstance(results[3], ClassifierError)
     assert values([results[0], results[2]]) == [1, 2]
     assert engine.batches == [2]
-    assert image_run(engine, decode)([-1])[0].code == "unreadable_image"
+    assert image_run(engine, decode)([-1], fail)[0].code == "unreadable_image"
     assert engine.batches == [2]
 
 

@@ -29,7 +29,7 @@ def started(run: Callable[[list[Any]], Sequence[Any]], *, executors: int = 1, **
         **{"budget": 1.0, "max_batch": 8, "max_queue": 64} | bounds,
         executors=executors,
     )
-    return ExecutorPool(batcher, run, executors, lambda: run([0]))
+    return ExecutorPool(batcher, lambda payloads, _: run(payloads), executors, lambda: run([0]))
 
 
 def results_of(payloads: list[Any]) -> list[ImageResult]:
@@ -238,7 +238,7 @@ def test_what_was_not_inferred_teaches_nothing_of_the_cost() -> None:
 
 def test_it_is_not_ready_while_it_refuses_for_too_long_and_ready_again_after_a_pause() -> None:
     pool = started(results_of, max_queue=0)
-    patient = ExecutorPool(pool.batcher, results_of, 0, lambda: None, unready_after=0.2)
+    patient = ExecutorPool(pool.batcher, lambda payloads, _: results_of(payloads), 0, lambda: None, unready_after=0.2)
     for _ in range(2):
         with pytest.raises(ClassifierError, match="the queue is full"):
             asyncio.run(ask(pool, 1))

@@ -32,8 +32,12 @@ def test_what_is_reported(artifact: Artifact) -> None:
 def test_threads_are_set(artifact: Artifact, threads: int) -> None:
     before = torch.get_num_threads()
     try:
-        backends.load(artifact.folder, artifact.manifest, threads=threads)
+        backend = backends.load(artifact.folder, artifact.manifest, threads=threads)
+        pixels = np.zeros((1, 32, 32, 3), np.uint8)
+        narrow = backend.infer(pixels)
         assert torch.get_num_threads() == threads
+        np.testing.assert_allclose(backend.widened(3 - threads).infer(pixels), narrow, atol=1e-6)
+        assert torch.get_num_threads() == 3 - threads
     finally:
         torch.set_num_threads(before)
 

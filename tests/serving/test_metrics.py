@@ -11,8 +11,9 @@ import psutil
 import pytest
 
 from classifier.errors import ClassifierError
-from runners.batching import Batcher, Job
+from runners.batching import Batcher
 from runners.cost_model import CostModel
+from runners.jobs import Job
 from serving import metrics
 from serving.replies import STAGES, Timing
 
@@ -109,6 +110,7 @@ def test_a_batch_is_counted_with_its_size_and_its_prediction() -> None:
     batcher.done(batch, end)
     pool.observers[0](batch, end)
     assert value("resnet18_batch_images_sum") == 4
+    assert value("resnet18_batch_width_cores_sum") == 1
     assert value("resnet18_batch_actual_to_predicted_sum") == pytest.approx(2.0)
 
 
