@@ -1,6 +1,6 @@
-"""The runtimes that can serve an artifact. Whatever lists runtimes reads this table.
+"""The runtimes that can serve an artifact, and the engines that can run it. Whatever lists either reads these tables.
 
-A runtime's code lies in modules of its name: ``runners.<name>`` loads artifacts, ``model_build.<name>`` exports them.
+A runtime's artifacts are exported by ``model_build.<name>``. An engine's code lies in ``runners.<module>``.
 """
 
 from __future__ import annotations
@@ -12,11 +12,31 @@ PRECISIONS = ("fp32", "int8", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
+class Engine:
+    """A library that runs artifacts. ``package``: what it imports; ``module``: its code in ``runners``."""
+
+    name: str
+    module: str
+    package: str
+
+
+ENGINES = {
+    engine.name: engine
+    for engine in (
+        Engine("onnxruntime", module="onnx", package="onnxruntime"),
+        Engine("openvino", module="openvino", package="openvino"),
+        Engine("torch", module="torchscript", package="torch"),
+    )
+}
+
+
+@dataclass(frozen=True)
 class Runtime:
     """A runtime.
 
     ``name``: in settings, tags and manifests. ``title``: on the page. ``suffix``: of the artifact's file.
-    ``package``: what it imports to serve. ``exporters``: the packages whose versions belong to an artifact's version.
+    ``engines``: what can run it, the default first. ``exporters``: the packages whose versions belong to an artifact's
+    version.
     ``on_cpu`` and ``on_gpu``: the precisions that it serves on each, the fastest first. On a CPU, every precision but
     fp32 needs the CPU feature of its name; those in ``last_resort`` are slow without it, and serve where there is no
     other.
@@ -28,11 +48,16 @@ class Runtime:
     name: str
     title: str
     suffix: str
-    package: str
+    engines: tuple[str, ...]
     exporters: tuple[str, ...]
     on_cpu: tuple[str, ...]
     on_gpu: tuple[str, ...] = ()
     last_resort: tuple[str, ...] = ()
+
+    @property
+    def package(self) -> str:
+        """What its default engine imports."""
+        return ENGINES[self.engines[0]].package
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -54,7 +79,7 @@ RUNTIMES = {
             "onnx",
             title="ONNX Runtime",
             suffix=".onnx",
-            package="onnxruntime",
+            engines=("onnxruntime", "openvino"),
             exporters=("torch", "onnx", "onnxruntime"),
             on_cpu=("int8", "fp32"),
             on_gpu=("fp16", "fp32"),
@@ -64,7 +89,7 @@ RUNTIMES = {
             "torchscript",
             title="TorchScript",
             suffix=".pt",
-            package="torch",
+            engines=("torch",),
             exporters=("torch",),
             on_cpu=("bf16", "fp32"),
             on_gpu=("fp16", "fp32"),

@@ -44,6 +44,11 @@ class Settings(BaseSettings):
     runtime: Annotated[str, _one_of(*runtimes.RUNTIMES)] = Field(
         runtimes.DEFAULT, description="the runtime whose artifact is served"
     )
+    engine: Annotated[str, _one_of("auto", *runtimes.ENGINES)] = Field(
+        "auto",
+        description="the library that runs the artifact; `auto`: the fastest here of those that are installed and with "
+        "which the artifact has passed the accuracy gate on a CPU of this family",
+    )
     precision: Annotated[str, _one_of("auto", *runtimes.PRECISIONS)] = Field(
         "auto",
         description="`auto`: the fastest artifact that suits the device, for example int8 on a CPU with AVX2",

@@ -51,6 +51,27 @@ class Report:
         return figures
 
 
+@dataclass(frozen=True)
+class EngineReport:
+    """The gate's figures of an artifact with an engine that is not its runtime's default, on a ``cpu`` of a family."""
+
+    cpu: str
+    report: Report
+
+    def told(self) -> dict[str, Any]:
+        """Its part of the manifest's ``gate``; the latency is that of one image on one core of the building machine."""
+        report = self.report
+        figures = ("agreement", "largest_difference", "top1", "top5", "latency_batch1_ms", "failure")
+        return {"cpu": self.cpu} | {name: getattr(report, name) for name in figures}
+
+    def sentence(self, artifact: str, engine: str) -> str:
+        """The result in words."""
+        if self.report.failure is not None:
+            return f"{artifact} has not passed the gate with {engine}: {self.report.failure}"
+        figures = f"agreement {self.report.agreement:.2%}, one image {self.report.latency_batch1_ms:.1f} ms"
+        return f"{artifact} has passed the gate with {engine} too, on {self.cpu}: {figures}"
+
+
 def reference(module: Contract, samples: Samples) -> NDArray[np.float32]:
     """Probabilities float32[N, C] of the eager fp32 network."""
     import torch

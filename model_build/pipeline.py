@@ -20,12 +20,14 @@ from classifier import runtimes
 from classifier.manifest import Manifest
 from model_build import export, gate, onnx, samples, scratch, store
 from model_build.errors import first_line
-from runners import backends, devices
+from runners import backends, devices, engines
 from runners.artifacts import newest_build, store_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
+    from numpy.typing import NDArray
     from rich.console import Console
 
     from model_build.gate import Report, Thresholds
@@ -99,6 +101,7 @@ def build(
                 backend = backends.load(folder, manifest, device)
                 report = gate.judge(backend, evaluate, expected, precision, thresholds)
                 failure = report.failure
+                others = {} if failure else _other_engines(folder, manifest, evaluate, expected, thresholds)
             except Exception as error:  # whatever a runtime raises for a GPU that is there and does not work
                 if device == "cpu" or not _of_device(error):
                     raise
@@ -108,7 +111,10 @@ def build(
                 # All three steps of what failed are over, one of what passed is to come.
                 progress.update(step, completed=2 + 3 * len(failures) + 2 * len(passed))
                 continue
-            passed.append((path, replace(manifest, gate=report.body()), versions[runtime, precision], report))
+            judged = {"engines": {name: found.told() for name, found in others.items()}} if others else {}
+            passed.append((path, replace(manifest, gate=report.body() | judged), versions[runtime, precision], report))
+            for engine, found in others.items():
+                console.print(escape(found.sentence(name, engine)))
             progress.advance(step)
         # Registered together at the end, so that a build that dies leaves the store serving what it served.
         rows = []
@@ -130,6 +136,25 @@ def build(
             f"[green]unchanged[/] {tag} is in the store already{again}; serve just it with RESNET18_MODEL={tag}"
         )
     return failures
+
+
+def _other_engines(
+    folder: Path, manifest: Manifest, evaluate: Samples, expected: NDArray[np.float32], thresholds: Thresholds
+) -> dict[str, gate.EngineReport]:
+    """What the gate says of the artifact with each other engine that is installed, where it is to serve on a CPU."""
+    runtime = runtimes.find(manifest.runtime)
+    if manifest.precision not in runtime.on_cpu:
+        return {}
+    return {
+        name: gate.EngineReport(
+            devices.cpu_family(),
+            gate.judge(
+                backends.load(folder, manifest, engine=name), evaluate, expected, manifest.precision, thresholds
+            ),
+        )
+        for name in runtime.engines[1:]
+        if engines.installed(name)
+    }
 
 
 def _of_device(error: Exception) -> bool:

@@ -17,7 +17,7 @@ from classifier import manifest as manifests
 from classifier import runtimes
 from classifier.manifest import Manifest
 from model_build import atomic, scratch
-from runners import telemetry
+from runners import engines, telemetry
 from runners.artifacts import store_name
 
 if TYPE_CHECKING:
@@ -63,8 +63,10 @@ def build_id(manifest: Manifest) -> str:
 
 
 def libraries(runtime: str) -> dict[str, str]:
-    """Versions of what exports for ``runtime``."""
-    return {name: importlib.metadata.version(name) for name in runtimes.find(runtime).exporters}
+    """Versions of what exports for ``runtime``, and of the other engines here, with which the gate judges, too."""
+    found = runtimes.find(runtime)
+    judging = [runtimes.ENGINES[name].package for name in found.engines[1:] if engines.installed(name)]
+    return {name: importlib.metadata.version(name) for name in (*found.exporters, *judging)}
 
 
 def registered(runtime: str, precision: str, version: str) -> str | None:

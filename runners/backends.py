@@ -1,11 +1,12 @@
 """A backend is an artifact in memory that turns ``uint8[N, S, S, 3]`` into ``float32[N, C]``: loaded, and warmed up.
 
-Each runtime has a module of its name in this package, with a class ``Backend`` and a function ``has_cuda``.
+Each engine has a module in this package, with a class ``Backend`` and a function ``has_cuda``.
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +16,7 @@ from classifier import runtimes
 from runners import devices
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 # Doubling a batch pays while it costs less than this share of twice as much.
 WARM_UP_GAIN = 0.9
+# The first inferences of an engine are slow; after these the order of two engines is plain.
+WEIGH_TRIES = 12
 
 
 class Backend(Protocol):
@@ -40,18 +44,21 @@ class Backend(Protocol):
         ...
 
 
-def load(folder: Path, manifest: Manifest, device: str = "cpu", threads: int = 1) -> Backend:
+def load(
+    folder: Path, manifest: Manifest, device: str = "cpu", threads: int = 1, callers: int = 1, engine: str | None = None
+) -> Backend:
     """The backend of the artifact in ``folder``, which answers with as many classes as its manifest has labels.
 
-    ``threads``: that one call of ``infer`` takes. Raises DeviceError, and ValueError for an unknown runtime.
+    ``threads``: that one call of ``infer`` takes. ``callers``: threads that call it at once. ``engine``: its name in
+    ``runtimes.ENGINES``, or None for the runtime's default. Raises DeviceError, and ValueError for an unknown runtime.
     """
-    backend: Backend = _module(manifest.runtime).Backend(folder / manifest.file, device, threads)
+    chosen = engine or runtimes.find(manifest.runtime).engines[0]
+    backend: Backend = _module(chosen).Backend(folder / manifest.file, device, threads, callers)
     return backend
 
 
-def _module(runtime: str) -> Any:
-    """The module of ``runtime``. Raises ValueError where there is no such runtime."""
-    return importlib.import_module(f"{__package__}.{runtimes.find(runtime).name}")
+def _module(engine: str) -> Any:
+    return importlib.import_module(f"{__package__}.{runtimes.ENGINES[engine].module}")
 
 
 def warm_up(backend: Backend, size: int, max_batch: int) -> dict[int, float]:
@@ -81,6 +88,24 @@ def warm_up(backend: Backend, size: int, max_batch: int) -> dict[int, float]:
     return seconds
 
 
+def weigh(backends: Mapping[str, Backend], size: int) -> dict[str, float]:
+    """The seconds of one image on each of ``backends``, by their names: the fastest of tries that take turns.
+
+    Raises DeviceError if one of them can't infer.
+    """
+    pixels = np.zeros((1, size, size, 3), np.uint8)
+    seconds = dict.fromkeys(backends, math.inf)
+    for _ in range(WEIGH_TRIES):
+        for name, backend in backends.items():
+            start = time.perf_counter()
+            try:
+                backend.infer(pixels)
+            except Exception as error:
+                raise devices.DeviceError(f"the engine {name} can't infer an image: {error}") from error
+            seconds[name] = min(seconds[name], time.perf_counter() - start)
+    return seconds
+
+
 def widen(backend: Backend, size: int, cores: int) -> dict[int, tuple[Backend, float]]:
     """Backends on 2, 4, 8, … and all ``cores`` by their number, each with its fastest seconds of one image.
 
@@ -104,14 +129,15 @@ def pick_device(asked: str, runtime: str) -> str:
     """The device that ``asked`` ("auto", "cpu", "cuda", "cuda:N") means here: "cpu" or "cuda:N".
 
     ``auto`` is the first GPU if there is one that the installed runtime can use, else the CPU. Raises DeviceError
-    for a GPU that was asked for and can't be had.
+    for a GPU that was asked for and can't be had, and ValueError for an unknown runtime.
     """
-    if asked == "cpu" or (asked == "auto" and not (devices.gpus() and _module(runtime).has_cuda())):
+    module = _module(runtimes.find(runtime).engines[0])
+    if asked == "cpu" or (asked == "auto" and not (devices.gpus() and module.has_cuda())):
         return "cpu"
     index = devices.index(asked)
     if index >= devices.gpus():
         raise devices.DeviceError(f"device {asked!r}: this machine shows {devices.gpus()} CUDA device(s)")
-    if not _module(runtime).has_cuda():
+    if not module.has_cuda():
         raise devices.DeviceError(
             f"device {asked!r}: the installed {runtime} runtime has no CUDA; see requirements/gpu.txt"
         )

@@ -52,8 +52,8 @@ class Batcher:
 
     An idle executor takes what waits at once; it never waits for more images. ``budget``: seconds from an image's
     arrival to the end of its batch. ``max_batch``: images that fit the device's memory. ``max_queue``: images that may
-    wait. ``wide``: where a lone image can run on the cores of several executors, its seconds by their number. Attributes:
-    ``batch``, how many images run together while all are in time, and ``idle``, the executors that idle.
+    wait. ``wide``: where a lone image can run on the cores of several executors, its seconds by their number.
+    Attributes: ``batch``, how many images run together while all are in time, and ``idle``, the executors that idle.
     """
 
     def __init__(

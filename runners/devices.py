@@ -49,6 +49,20 @@ def cpu_features() -> frozenset[str]:
     return frozenset(features | ({"bf16"} if words & {"avx512_bf16", "amx_bf16"} else set()))
 
 
+def cpu_family() -> str:
+    """What int8 sums round alike on: "x86 with VNNI", "x86 with AVX2", or the machine's name, such as "aarch64"."""
+    machine = platform.machine().lower()
+    if machine not in ("x86_64", "amd64"):
+        return machine
+    try:
+        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        return "x86"
+    if words & {"avx512_vnni", "avx_vnni", "amx_int8"}:
+        return "x86 with VNNI"
+    return "x86 with AVX2" if "avx2" in words else "x86"
+
+
 def index(device: str) -> int:
     """The number of the GPU that ``device`` ("cuda" or "cuda:N") names; the first is 0."""
     return int(device.split(":")[1]) if ":" in device else 0

@@ -6,6 +6,7 @@ process of their own (runners/remote.py), to which API workers send pixels.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from classifier.errors import ClassifierError
-from runners import artifacts, backends
+from runners import artifacts, backends, engines
 from runners.batching import Batcher
 from runners.budget import budget_s
 from runners.cost_model import CostModel
@@ -36,22 +37,34 @@ class SloError(Exception):
 
 
 # The errors for which a worker can't serve; they are told in one sentence, without a traceback.
-START_ERRORS = (artifacts.ArtifactError, DeviceError, SloError)
+START_ERRORS = (artifacts.ArtifactError, engines.EngineError, DeviceError, SloError)
+
+logger = logging.getLogger("bentoml.resnet18")
 
 
 class Engine:
     """A loaded and warmed-up backend; ``infer`` is synchronous and may be called from several threads.
 
-    ``cores``: how many of the CPU's cores one image may use at most.
+    ``cores``: how many of the CPU's cores infer; one image may use all of them. ``engine``: see RESNET18_ENGINE; of
+    several that may run the artifact, the one that infers an image fastest serves. Raises EngineError or DeviceError.
     """
 
-    def __init__(self, artifact: Artifact, device: str, max_batch: int, cores: int = 1) -> None:
+    def __init__(self, artifact: Artifact, device: str, max_batch: int, cores: int = 1, engine: str = "auto") -> None:
         self.artifact = artifact
         size = artifact.manifest.preprocessing.size
         start = time.perf_counter()
-        # One intra-op thread: images run side by side on the cores, which beats all cores on one image in throughput.
-        self.backend = backends.load(artifact.folder, artifact.manifest, device, threads=1)
+        # One thread: images run side by side on the cores, which beats all cores on one image in throughput.
+        found = {
+            name: backends.load(artifact.folder, artifact.manifest, device, threads=1, callers=cores, engine=name)
+            for name in engines.usable(engine, artifact.manifest, device)
+        }
         self.load_ms = 1e3 * (time.perf_counter() - start)
+        self.engines_s = backends.weigh(found, size) if len(found) > 1 else {}
+        self.name = min(found, key=lambda name: self.engines_s.get(name, 0.0))
+        self.backend = found[self.name]
+        if self.engines_s:
+            told = ", ".join(f"{name} {1e3 * seconds:.2f} ms" for name, seconds in self.engines_s.items())
+            logger.info("one image on one core: %s; %s serves", told, self.name)
         self.warm_up_s = backends.warm_up(self.backend, size, max_batch)
         # A lone image may have more of them.
         self._wide = backends.widen(self.backend, size, cores) if device == "cpu" else {}
@@ -87,6 +100,8 @@ class Engine:
         return {
             "device": self.backend.device,
             "provider": self.backend.provider,
+            "engine": self.name,
+            "engines_ms": {name: round(1e3 * seconds, 2) for name, seconds in self.engines_s.items()},
             "load_ms": round(self.load_ms, 1),
             "warm_up_ms": {batch: round(1e3 * seconds, 2) for batch, seconds in self.warm_up_s.items()},
             "wide_ms": {width: round(1e3 * seconds, 2) for width, seconds in self.wide_s.items()},
@@ -134,8 +149,11 @@ def image_run(engine: Engine, decode: Callable[[Any], NDArray[np.uint8]]) -> Run
 
 
 def open_engine(settings: Settings, tag: str, device: str, cores: int = 1) -> Engine:
-    """The warmed-up engine of the artifact ``tag``, on ``cores`` at most. Raises ArtifactError or DeviceError."""
-    return Engine(artifacts.open_artifact(tag), device, settings.max_batch, cores)
+    """The warmed-up engine of the artifact ``tag``, on ``cores`` at most.
+
+    Raises ArtifactError, EngineError or DeviceError.
+    """
+    return Engine(artifacts.open_artifact(tag), device, settings.max_batch, cores, settings.engine)
 
 
 def start_executors(

@@ -19,9 +19,9 @@ def has_cuda() -> bool:
 
 
 class Backend:
-    """ONNX Runtime on one device. With ``threads=1`` each calling thread infers on its own core."""
+    """ONNX Runtime on one device. With ``threads=1`` each calling thread, of any number, infers on its own core."""
 
-    def __init__(self, path: Path, device: str = "cpu", threads: int = 1) -> None:
+    def __init__(self, path: Path, device: str = "cpu", threads: int = 1, callers: int = 1) -> None:
         ort = telemetry.onnxruntime()
         self._path = path
         options = ort.SessionOptions()

@@ -1,8 +1,8 @@
-"""Telemetry is off: ONNX Runtime and BentoML report to their makers unless the environment forbids it.
+"""Telemetry is off: ONNX Runtime, OpenVINO and BentoML report to their makers unless that is forbidden.
 
 ONNX Runtime does so as soon as it is imported: it looks up its makers' collector and keeps an identifier in the home
-folder. ``disable_telemetry_events()`` comes too late for both. So every other module imports ONNX Runtime through this
-one.
+folder. ``disable_telemetry_events()`` comes too late for both. So every other module imports ONNX Runtime and OpenVINO
+through this one.
 """
 
 from __future__ import annotations
@@ -12,17 +12,28 @@ import os
 import sys
 from typing import Any
 
-# The environment variables with which neither of them reports.
+# The environment variables with which neither BentoML nor ONNX Runtime reports.
 OFF = {"BENTOML_DO_NOT_TRACK": "True", "ORT_DISABLE_TELEMETRY": "1"}
 
 
 def off() -> None:
-    """Turn the telemetry of both off, for this process and all processes that it starts."""
+    """Turn the telemetry of BentoML and ONNX Runtime off, for this process and all processes that it starts."""
     os.environ.update(OFF)
     # BentoML reads its variable once. Its command line has read it before it imports a service.
     tracking = sys.modules.get("bentoml._internal.utils.analytics.usage_stats")
     if tracking is not None:
         tracking.do_not_track.cache_clear()
+
+
+def openvino() -> Any:
+    """OpenVINO, without its telemetry package: it writes an identifier into the home folder and reports to its makers.
+
+    OpenVINO takes a stand-in of its own where the package can't be imported.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino as whole
+
+    return whole
 
 
 def onnxruntime(module: str = "") -> Any:

@@ -27,12 +27,12 @@ def has_cuda() -> bool:
 
 
 class Backend:
-    """A frozen TorchScript graph on one device.
+    """A frozen TorchScript graph on one device, for any number of threads that call it.
 
     torch keeps the number of threads for each thread that calls it, so ``infer`` sets it where it has changed.
     """
 
-    def __init__(self, path: Path, device: str = "cpu", threads: int = 1) -> None:
+    def __init__(self, path: Path, device: str = "cpu", threads: int = 1, callers: int = 1) -> None:
         import torch
 
         if device != "cpu" and not torch.cuda.is_available():

@@ -228,3 +228,18 @@ class TestPickDevice:
     @pytest.mark.parametrize("runtime", RUNTIMES)
     def test_here(self, runtime: str) -> None:
         assert backends.pick_device("auto", runtime) == "cpu"
+
+
+def test_engines_are_weighed_in_turns_by_their_fastest_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first inferences are slow, as they are with real engines."""
+    first = Clocked(lambda _: 1.0 if len(first.shapes) > 3 else 9.0)
+    second = Clocked(lambda _: 2.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: first.now + second.now)
+    assert backends.weigh({"a": first, "b": second}, 8) == {"a": 1.0, "b": 2.0}
+    assert first.shapes == second.shapes == [(1, 8, 8, 3)] * backends.WEIGH_TRIES
+
+
+def test_an_engine_that_can_not_infer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Clocked(lambda _: 1 / 0)
+    with pytest.raises(DeviceError, match="the engine a can't infer an image: division by zero"):
+        backends.weigh({"a": broken}, 8)
