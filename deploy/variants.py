@@ -35,6 +35,7 @@ VARIANTS = {
     variant.name: variant
     for variant in (
         Variant("cpu", own_mb=300),
+        Variant("cpu-openvino", own_mb=500, lock="openvino", bentofile="deploy/bento/openvino.yaml"),
         Variant("edge", own_mb=300, platform="linux/arm64"),
         Variant("gpu", own_mb=4000, lock="gpu", bentofile="deploy/bento/gpu.yaml", device="cuda"),
         Variant(

@@ -99,9 +99,11 @@ def test_the_page_s_document_lists_no_language_and_no_runtime() -> None:
 
 @pytest.mark.parametrize("runtime", runtimes.RUNTIMES.values(), ids=runtimes.RUNTIMES)
 def test_a_runtime_is_whole(runtime: runtimes.Runtime) -> None:
-    loads, exports = (defined(ROOT / package / f"{runtime.name}.py") for package in ("runners", "model_build"))
-    assert {"Backend", "has_cuda"} <= set(loads)
-    assert "export" in exports
+    for engine in map(runtimes.ENGINES.__getitem__, runtime.engines):
+        assert {"Backend", "has_cuda"} <= set(defined(ROOT / "runners" / f"{engine.module}.py"))
+    for engine in map(runtimes.ENGINES.__getitem__, runtime.engines[1:]):
+        assert engine.package in packages(f"{engine.name}.txt")
+    assert "export" in defined(ROOT / "model_build" / f"{runtime.name}.py")
     assert {*runtime.on_cpu, *runtime.on_gpu} <= set(runtimes.PRECISIONS)
     assert {"fp32"} <= set(runtime.on_cpu)
     assert set(runtime.last_resort) <= set(runtime.on_cpu)

@@ -20,7 +20,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "serving": ("classifier", "runners", "serving"),
     "service": ("classifier", "runners", "serving"),
     "model_build": (
-        *("classifier", "model_build", "runners.artifacts", "runners.backends", "runners.devices", "runners.telemetry"),
+        *("classifier", "model_build", "runners.artifacts", "runners.backends", "runners.devices", "runners.engines"),
+        "runners.telemetry",
         # What the runtime's module says of its warnings.
         "runners.torchscript",
     ),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from classifier import runtimes
 from deploy.image import __main__ as image
 from deploy.variants import VARIANTS, Variant
 from tests.conftest import ROOT
@@ -60,12 +61,10 @@ def test_every_line_of_a_lock_has_hashes_and_no_address(name: str) -> None:
 def test_a_variant_s_bentofile_differs_from_the_default_in_its_lock_and_its_setting_alone(variant: Variant) -> None:
     default = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
     other = yaml.safe_load((ROOT / variant.bentofile).read_text())
-    (setting,) = [env for env in other["envs"] if env not in default["envs"]]
-    assert setting in (
-        {"name": "RESNET18_DEVICE", "value": variant.device},
-        {"name": "RESNET18_RUNTIME", "value": variant.runtime},
-    )
-    other["envs"].remove(setting)
+    settings = {"RESNET18_DEVICE": (variant.device, "cpu"), "RESNET18_RUNTIME": (variant.runtime, runtimes.DEFAULT)}
+    expected = [{"name": name, "value": own} for name, (own, usual) in settings.items() if own != usual]
+    assert [env for env in other["envs"] if env not in default["envs"]] == expected
+    other["envs"] = default["envs"]
     lock = f"requirements/{variant.lock}.lock"
     assert other.pop("python") == default.pop("python") | {"requirements_txt": lock}
     assert other.pop("include") == [*default.pop("include")[:-1], f"/{lock}"]
