@@ -45,7 +45,8 @@ class Server:
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         variables = (
             environment()
-            | {"BENTOML_HOME": str(home)}
+            # Weighing two engines at each start would take the suite minutes; test_service.py does it.
+            | {"BENTOML_HOME": str(home), "RESNET18_ENGINE": "onnxruntime"}
             | {f"RESNET18_{name.upper()}": value for name, value in (settings or {}).items()}
             | (dict(env) if env is not None else {})
         )

@@ -482,3 +482,21 @@ def test_a_second_service_of_the_same_store_leaves_the_metrics_alone(
     second.stop()
     assert first.client.post("/classify", content=jpeg, headers={"content-type": "image/jpeg"}).status_code == 200
     assert 'resnet18_images_total{outcome="ok"} 2.0' in first.client.get("/metrics").text
+
+
+@pytest.mark.parametrize("engine", ["openvino", "auto"])
+def test_either_engine_answers_alike(server: Server, launch: Callable[..., Server], jpeg: bytes, engine: str) -> None:
+    expected = server.client.post("/classify?top_k=3", content=jpeg, headers={"content-type": "image/jpeg"}).json()
+    other = launch(engine=engine).wait()
+    for _ in range(20):
+        answer = other.client.post("/classify?top_k=3", content=jpeg, headers={"content-type": "image/jpeg"})
+        assert answer.status_code == 200
+        for ours, theirs in zip(answer.json()["predictions"], expected["predictions"], strict=True):
+            assert ours["probability"] == pytest.approx(theirs["probability"], abs=0.1)
+    runner = other.client.get("/model").json()["runner"]
+    weighed = runner["engines_ms"]
+    assert set(weighed) == (set() if engine == "openvino" else {"onnxruntime", "openvino"})
+    assert runner["engine"] == min(weighed, key=weighed.__getitem__, default="openvino")
+    assert sum(runner["batcher"]["widths"].values()) == 20
+    # Where there is more than one core, one image may have several.
+    assert runner["batcher"]["executors"] == 1 or set(runner["batcher"]["width_ms"]) > {"1"}

@@ -32,6 +32,11 @@ def refusal(home: Path, **settings: str) -> tuple[int, str]:
         ({"device": "cuda"}, "device 'cuda': this machine shows 0 CUDA device(s)"),
         ({"device": "gpu"}, "RESNET18_DEVICE='gpu' can't be honoured"),
         ({"workers": "0"}, "RESNET18_WORKERS='0' can't be honoured"),
+        ({"engine": "abacus"}, "RESNET18_ENGINE='abacus' can't be honoured: input should be 'auto', 'onnxruntime'"),
+        (
+            {"engine": "torch"},
+            "refused to start: RESNET18_ENGINE='torch' can't be honoured: onnx is run by onnxruntime",
+        ),
         ({"precison": "fp32"}, "RESNET18_PRECISON is not a setting"),
         ({"precision": "fp16"}, "RESNET18_PRECISION='fp16': the store's newest onnx build has only"),
         ({"model": "resnet18-onnx-int8:none"}, "RESNET18_MODEL='resnet18-onnx-int8:none'"),
