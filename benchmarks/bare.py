@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from benchmarks.peers.recipe import backend_of
+from classifier import runtimes
 from harness import photographs
 from harness.machine import cores
-from runners import telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,12 +41,12 @@ class Bare:
     cpu_share: float
 
 
-def bare(artifact: Path, photos: Sequence[bytes], seconds: float, processes: int) -> Bare:
-    """Run the loop for ``seconds`` in each of ``processes``, started together."""
+def bare(artifact: Path, photos: Sequence[bytes], seconds: float, processes: int, engine: str = "onnxruntime") -> Bare:
+    """Run the loop for ``seconds`` in each of ``processes``, started together, with ``engine`` of RESNET18_ENGINE."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes)
     with context.Pool(processes, initializer=_share, initargs=(barrier,)) as pool:
-        jobs = [pool.apply_async(_loop, (artifact, list(photos), seconds)) for _ in range(processes)]
+        jobs = [pool.apply_async(_loop, (artifact, list(photos), seconds, engine)) for _ in range(processes)]
         counts = [job.get(timeout=_START_TIMEOUT_S + 2 * seconds) for job in jobs]
     images = sum(one.images for one in counts)
     return Bare(
@@ -74,23 +75,19 @@ def _share(barrier: Barrier) -> None:
     _barrier = barrier
 
 
-def _loop(artifact: Path, photos: list[bytes], seconds: float) -> _Count:
+def _loop(artifact: Path, photos: list[bytes], seconds: float, engine: str) -> _Count:
     from classifier.pixels import decode
     from classifier.preprocessing import Preprocessing
 
     manifest = json.loads((artifact.parent / "manifest.json").read_text(encoding="utf-8"))
     preprocessing = Preprocessing(manifest["size"], manifest["resize"])
-    onnxruntime = telemetry.onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
+    backend = backend_of(artifact, engine)
 
     def once(photo: bytes) -> tuple[float, float]:
         begin = time.perf_counter()
         pixels = decode(photo, preprocessing, MAX_PIXELS)
         decoded = time.perf_counter()
-        session.run(["probabilities"], {"image": pixels[None]})
+        backend.infer(pixels[None])
         return decoded - begin, time.perf_counter() - decoded
 
     for photo in photos[:5]:
@@ -119,17 +116,20 @@ def _loop(artifact: Path, photos: list[bytes], seconds: float) -> _Count:
     help="A folder of JPEG files; without it, scikit-image's photographs.",
 )
 @click.option("--seconds", type=click.FloatRange(0.1, 600), default=5.0, show_default=True)
+@click.option(
+    "--engine", type=click.Choice(runtimes.RUNTIMES["onnx"].engines), default="onnxruntime", show_default=True
+)
 @click.option("--processes", type=click.IntRange(1, 256), default=cores, show_default="one a core")
-def main(artifact: Path, folder: Path | None, seconds: float, processes: int) -> None:
+def main(artifact: Path, folder: Path | None, seconds: float, engine: str, processes: int) -> None:
     """Measure the bare decode and inference loop, the yardstick of the other benchmarks."""
     found = photographs.read(folder)
-    result = bare(artifact, found.bodies, seconds, processes)
+    result = bare(artifact, found.bodies, seconds, processes, engine)
     print(
         f"{result.images_s:.1f} images/s in {processes} processes; one image: "
         f"decode {result.decode_ms:.2f} ms, inference {result.inference_ms:.2f} ms"
     )
     print(f"Photographs: {found}")
-    print(json.dumps({"benchmark": "bare", "photographs": str(found), **asdict(result)}))
+    print(json.dumps({"benchmark": "bare", "engine": engine, "photographs": str(found), **asdict(result)}))
 
 
 if __name__ == "__main__":

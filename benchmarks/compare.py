@@ -7,6 +7,7 @@ measured. What counts is the ratio to the bare loops just before and after, so t
 from __future__ import annotations
 
 import random
+import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +27,11 @@ from harness.processes import StartError
 
 def lineup(only: tuple[str, ...], draft: str, python: Path) -> list[Peer]:
     """The servers to measure: ours and the peers, those with reduced-scale decoding as rows of their own."""
-    chosen = [ours.peer()]
+    chosen = [ours.peer(), replace(ours.peer(), name=comparison.OURS_OPENVINO, engine="openvino")]
     for peer in PEERS:
         peer = replace(peer, python=python)
+        if peer.name == comparison.WITH_OPENVINO:
+            chosen.append(replace(peer, name=f"{peer.name}+openvino", engine="openvino"))
         if not peer.same_artifact:
             chosen.append(peer)
             continue
@@ -106,11 +109,14 @@ def main(
         connections=connections,
     )
     rows = [Row(peer) for peer in lineup(only, draft, python)]
-    reference = Reference(setting)
+    reference = Reference(setting, dict.fromkeys(row.peer.engine for row in rows) | {"onnxruntime": None})
     yardsticks: list[Bare] = []
+    openvino: list[Bare] = []
+    openvino_ratios: list[float] = []
+    photos = list(setting.photos.values())
 
     def yardstick() -> float:
-        yardsticks.append(bare(setting.artifact, list(setting.photos.values()), seconds, cores()))
+        yardsticks.append(bare(setting.artifact, photos, seconds, cores()))
         return yardsticks[-1].images_s
 
     before = yardstick()
@@ -131,7 +137,14 @@ def main(
             before = after
             said = row.failure or ", ".join(f"c={c} {points[-1].ratio:.2f}" for c, points in row.points.items())
             progress.print(f"  {row.peer.name}: {said} ({time.monotonic() - begin:.0f} s)", markup=False)
+        if any(row.peer.engine == "openvino" for row in rows):
+            openvino.append(bare(setting.artifact, photos, seconds, cores(), "openvino"))
+            after = yardstick()
+            openvino_ratios.append(2 * openvino[-1].images_s / (before + after))
+            before = after
     data = comparison.summary(rows, yardsticks, setting, rounds)
+    if openvino:
+        data["bare_openvino"] = comparison.yardstick(openvino) | {"ratio": statistics.median(openvino_ratios)}
     data |= {
         "cores": cores(),
         "weights": built.origin,

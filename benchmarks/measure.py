@@ -65,27 +65,29 @@ class Row:
 
 
 class Reference:
-    """The artifact's own answer to each photo, for each kind of preprocessing."""
+    """The artifact's own answer to each photo, for each of ``engines`` and each kind of preprocessing."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, engines: Iterable[str]) -> None:
         from benchmarks.peers.recipe import Recipe
         from classifier.pixels import decode
         from classifier.preprocessing import Preprocessing
 
-        plain, draft = Recipe(setting.artifact, draft=False), Recipe(setting.artifact, draft=True)
+        recipes = {engine: Recipe(setting.artifact, draft=False, engine=engine) for engine in engines}
+        plain, draft = recipes["onnxruntime"], Recipe(setting.artifact, draft=True)
         preprocessing: dict[str, Callable[[bytes], NDArray[np.uint8]]] = {
             "plain": lambda photo: plain.pixels(io.BytesIO(photo)),
             "draft": lambda photo: draft.pixels(io.BytesIO(photo)),
             "service": lambda photo: decode(photo, Preprocessing(plain.size, plain.resize), MAX_PIXELS),
         }
         self.probabilities = {
-            kind: [plain.probabilities(pixels(photo)[None])[0] for photo in setting.photos.values()]
+            (engine, kind): [recipe.probabilities(pixels(photo)[None])[0] for photo in setting.photos.values()]
+            for engine, recipe in recipes.items()
             for kind, pixels in preprocessing.items()
         }
 
     def check(self, peer: Peer, answers: list[int]) -> tuple[float, str | None]:
         """The share of photos with equal top-1, and a sentence about wrong answers, None where they are right."""
-        expected = list(zip(answers, self.probabilities[peer.pixels], strict=True))
+        expected = list(zip(answers, self.probabilities[peer.engine, peer.pixels], strict=True))
         # By probability, not by class: an int8 artifact gives ties, and either class of a tie is right.
         wrong = sum(bool(p[answer] < p.max() - 1e-6) for answer, p in expected)
         far = sum(bool((p > p[answer]).sum() >= 5) for answer, p in expected)
@@ -104,7 +106,7 @@ def measure(row: Row, setting: Setting, reference: Reference) -> list[Point]:
     (``row.failure``). Raises StartError, ValueError or OSError where the server can't be measured.
     """
     peer, port = row.peer, free_port()
-    environment = dict(telemetry.OFF)
+    environment = telemetry.OFF | {"RESNET18_ENGINE": peer.engine}
     with tempfile.TemporaryDirectory() as scratch:
         folder = ROOT
         if peer.pixels != "service":
@@ -117,6 +119,7 @@ def measure(row: Row, setting: Setting, reference: Reference) -> list[Point]:
                 "PEER_WEIGHTS": str(setting.weights or ""),
                 "PEER_PORT": str(port),
                 "PEER_WORKERS": str(setting.workers),
+                "PEER_ENGINE": peer.engine,
                 "PEER_DRAFT": "1" if peer.pixels == "draft" else "0",
             }
         command = peer.command(port, setting.workers)

@@ -8,7 +8,19 @@ from pathlib import Path
 
 from benchmarks.peers import ROOT
 
-PACKAGES = ("bentoml", "fastapi", "uvicorn", "litserve", "mosec", "flask", "gunicorn", "torch", "onnxruntime", "pillow")
+PACKAGES = (
+    "bentoml",
+    "fastapi",
+    "uvicorn",
+    "litserve",
+    "mosec",
+    "flask",
+    "gunicorn",
+    "torch",
+    "onnxruntime",
+    "openvino",
+    "pillow",
+)
 
 
 def installed(python: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from runners import telemetry
+from classifier import runtimes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from runners.backends import Backend
 
 
 def workers() -> int:
@@ -21,21 +24,24 @@ def workers() -> int:
     return int(os.environ.get("PEER_WORKERS", "2"))
 
 
+def backend_of(artifact: Path, engine: str) -> Backend:
+    """An .onnx file in ``engine``, with one thread."""
+    module = importlib.import_module(f"runners.{runtimes.ENGINES[engine].module}")
+    backend: Backend = module.Backend(artifact)
+    return backend
+
+
 class Recipe:
     """The artifact, loaded with one thread, and the preprocessing its manifest asks for."""
 
-    def __init__(self, artifact: Path | None = None, *, draft: bool | None = None) -> None:
+    def __init__(self, artifact: Path | None = None, *, draft: bool | None = None, engine: str | None = None) -> None:
         artifact = artifact or Path(os.environ["PEER_ARTIFACT"])
         manifest = json.loads((artifact.parent / "manifest.json").read_text(encoding="utf-8"))
         self.size: int = manifest["size"]
         self.resize: int = manifest["resize"]
         self.labels: list[str] = manifest["labels"]["en"]
         self.draft = os.environ.get("PEER_DRAFT") == "1" if draft is None else draft
-        onnxruntime = telemetry.onnxruntime()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
+        self.backend = backend_of(artifact, engine or os.environ.get("PEER_ENGINE", "onnxruntime"))
 
     def pixels(self, file: BinaryIO | Path) -> NDArray[np.uint8]:
         """uint8[S, S, 3] of an encoded image: torchvision's Resize and CenterCrop, done with Pillow."""
@@ -52,8 +58,7 @@ class Recipe:
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """float32[N, C] of uint8[N, S, S, 3]."""
-        answer: NDArray[np.float32] = self.session.run(["probabilities"], {"image": images})[0]
-        return answer
+        return self.backend.infer(images)
 
     def reply(self, probabilities: NDArray[np.float32]) -> dict[str, Any]:
         """The JSON reply for one image's float32[C]."""
