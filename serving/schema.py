@@ -92,6 +92,7 @@ class ErrorBody(BaseModel):
     limit: int | None = Field(None, description="what was exceeded")
     allowed: list[str] | None = Field(None, description="what would be accepted")
     format: str | None = Field(None, description="the image's format")
+    index: int | None = Field(None, description="which image of a JSON body, from 0")
     reason: str | None = Field(None, description="why with 429: queue_full, deadline, expired or memory")
 
 
@@ -128,9 +129,11 @@ class Upload:
     """A route to which images are sent.
 
     ``field``: of a form, which no other route's has; it holds the image, or with ``many`` any number of images.
+    ``aliases``: other names of that field, which clients send because other servers have them.
     """
 
     field: str
+    aliases: tuple[str, ...]
     many: bool
     summary: str
     output: type[BaseModel]
@@ -138,9 +141,13 @@ class Upload:
 
 # Of service.py's routes those that take images, by path.
 UPLOADS = {
-    "/classify": Upload("image", False, "The most probable classes of one image.", ClassifyOutput),
+    "/classify": Upload("image", ("file",), False, "The most probable classes of one image.", ClassifyOutput),
     "/classify_batch": Upload(
-        "images", True, "The most probable classes of each of several images.", ClassifyBatchOutput
+        "images",
+        ("files", "images[]"),
+        True,
+        "The most probable classes of each of several images.",
+        ClassifyBatchOutput,
     ),
 }
 

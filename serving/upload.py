@@ -1,4 +1,4 @@
-"""HTTP body to image bytes: multipart or raw, counted while it is read, never on disk, never fetched from a URL."""
+"""HTTP body to image bytes: a form, the image itself or JSON, counted while it is read, never fetched from a URL."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from python_multipart.multipart import parse_options_header
 
 from classifier import formats
 from classifier.errors import ClassifierError
+from serving import json_body
 from serving.multipart import Form, text_of
 
 if TYPE_CHECKING:
@@ -50,12 +51,21 @@ class Reservation:
         self._bytes += count
         self._budget.reserved += count
         if self._budget.reserved > self._budget.limit:
+            if self._bytes > self._budget.limit:
+                limit = self._budget.limit
+                message = f"this request alone is over the limit of {limit} bytes that all requests may hold"
+                raise ClassifierError("body_too_large", message, limit=limit)
             raise ClassifierError(
                 "overloaded",
                 f"refused: the bodies of all requests are over the limit of {self._budget.limit} bytes",
                 retry_after=1,
                 reason="memory",
             )
+
+    def give_back(self, count: int) -> None:
+        """Give ``count`` bytes back, which are no longer held."""
+        self._bytes -= count
+        self._budget.reserved -= count
 
     def __enter__(self) -> Reservation:
         return self
@@ -75,16 +85,18 @@ class Limits:
 
 
 async def read(request: Request, name: str, limits: Limits, reservation: Reservation) -> Upload:
-    """The upload of ``request``: multipart files in fields called ``name``, or the whole body as one image.
+    """The upload of ``request``: multipart files in fields called ``name``, base64 in JSON, or the body as one image.
 
     Its bytes are added to ``reservation``. Raises ClassifierError: ``length_required``, ``body_too_large`` (before or
     while reading), ``too_many_images``, ``unsupported_media_type``, ``unsupported_encoding``, ``invalid_parameter``,
     ``bad_request``, ``unreadable_image`` or ``overloaded``.
     """
     _check_encoding(request)
-    _check_length(request, limits.bytes)
     kind, options = parse_options_header(request.headers.get("content-type"))
     media_type = kind.decode("latin-1").lower()
+    if media_type == json_body.MEDIA_TYPE:
+        return await _read_json(request, name, limits, reservation)
+    _check_length(request, limits.bytes)
     if media_type == MULTIPART:
         boundary = options.get(b"boundary")
         if not boundary:
@@ -97,8 +109,8 @@ async def read(request: Request, name: str, limits: Limits, reservation: Reserva
         raise ClassifierError(
             "unsupported_media_type",
             f"Content-Type {media_type[:100]!r} is not accepted; send multipart/form-data with a file field {name!r}, "
-            "or the image itself as image/*",
-            allowed=[MULTIPART, "image/*", RAW],
+            "the image itself as image/*, or JSON",
+            allowed=[MULTIPART, "image/*", RAW, json_body.MEDIA_TYPE],
         )
     data = await _read_raw(request, limits.bytes, reservation)
     _check_raw(data, media_type, name)
@@ -148,6 +160,8 @@ def _check_raw(data: bytes, media_type: str, name: str) -> None:
             raise ClassifierError("bad_request", f"the body is empty; send the image itself, as by {how}")
         text = text_of(data)
         shown = data[:8] if text is None else text[:_SHOWN]
+        if data.lstrip().startswith(b"{"):
+            how = f"Content-Type: {json_body.MEDIA_TYPE} if this is JSON; else {how}"
         raise ClassifierError(
             "unsupported_media_type",
             f"the body begins with {shown!r} and is no image that this service reads; URLs and paths are "
@@ -175,6 +189,34 @@ async def _chunks(request: Request, limit: int, reservation: Reservation) -> Asy
 async def _read_raw(request: Request, limit: int, reservation: Reservation) -> bytes:
     chunks = [chunk async for chunk in _chunks(request, limit, reservation)]
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _read_json(request: Request, name: str, limits: Limits, reservation: Reservation) -> Upload:
+    longest = int(json_body.GROWTH * limits.bytes)
+    _check_length(request, longest)
+    body = await _read_raw(request, longest, reservation)
+    kind = formats.sniff(body)
+    if kind is not None:
+        raise ClassifierError(
+            "unsupported_media_type",
+            f"the body is a {kind} image, and its Content-Type is {json_body.MEDIA_TYPE!r}; send it as image/*, or as "
+            f"a file in {MULTIPART}",
+            allowed=[MULTIPART, "image/*", RAW],
+        )
+    total = 0
+
+    def add(count: int) -> None:
+        nonlocal total
+        total += count
+        if total > limits.bytes:
+            raise ClassifierError(
+                "body_too_large", f"the images are over the limit of {limits.bytes} bytes", limit=limits.bytes
+            )
+        reservation.add(count)
+
+    images, fields = json_body.images(body, name, limits.images, add)
+    reservation.give_back(len(body))
+    return Upload(images, fields)
 
 
 async def _read_multipart(
