@@ -14,7 +14,7 @@ from starlette.routing import Route
 from classifier import settings as _settings
 from classifier.errors import ClassifierError
 from runners import artifacts, backends, devices, engine, telemetry
-from serving import access, address, dedicated, openapi, parameters, replies, schema, supervisor, worker
+from serving import access, address, dedicated, openapi, parameters, proxy, replies, schema, supervisor, worker
 from serving.application import HttpService
 from serving.classify import Classifier
 from serving.metrics import RequestMetrics
@@ -31,6 +31,8 @@ logger = logging.getLogger("bentoml.resnet18")
 
 # Before anything can fail: BentoML would report a failed start to its makers.
 telemetry.off()
+# A service that depends on this one imports this module.
+proxy.install()
 
 # BentoML reads the service's class when this module is imported, so its settings are read here.
 try:
@@ -44,6 +46,7 @@ placement = settings.placement
 if placement == "auto":
     placement = "inline" if device == "cpu" else "dedicated"
 inline = placement == "inline"
+NAME = "resnet18"
 
 
 async def _model(request: Request) -> Response:
@@ -65,12 +68,14 @@ async def _labels(request: Request) -> Response:
 
 
 @bentoml.service(
-    name="resnet18",
+    name=NAME,
     service_class=HttpService,
     workers=settings.workers,
     # Classifier times requests out, with our own error. BentoML's timeout is a backstop.
     traffic={"timeout": (settings.upload_timeout_ms + settings.timeout_ms) / 1e3 + 5},
     logging={"access": {"enabled": settings.access_log}},
+    # A caller's client would close its session every 100 requests by default, with calls in flight.
+    runner_connection={"max_requests": 10**9, "max_age": 1e9},
 )
 @bentoml.asgi_app(Starlette(routes=[Route("/model", _model), Route("/labels", _labels)]))
 class ResNet18:
@@ -114,7 +119,7 @@ class ResNet18:
             address.check_command(dedicated=not inline)
         except (artifacts.ArtifactError, address.AddressError) as error:
             raise SystemExit(f"resnet18: {error}") from None
-        supervisor.install()
+        supervisor.install(NAME)
 
     async def __is_ready__(self) -> bool:
         return await self.placement.is_ready()

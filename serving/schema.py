@@ -11,6 +11,7 @@ from _bentoml_sdk.validators import ContentType
 from pydantic import BaseModel, Field, create_model
 
 from classifier.languages import DEFAULT, LANGUAGES, TRANSLATIONS
+from serving import form
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -31,12 +32,21 @@ class _Unparsed(bentoml.IODescriptor):
     """An input that reaches the method as the raw request, so that our own upload parser reads the body.
 
     BentoML's own would fetch URLs found in file fields, write temporary files, and take the client's word for types.
+    On the other side of the wire, in a caller's process, it is the form that is sent.
     """
 
     @classmethod
     async def from_http_request(cls, request: Request, serde: Any) -> Any:
         """``request``, wrapped as BentoML passes arguments on."""
         return Passed(request)
+
+    @classmethod
+    def from_inputs(cls, *args: Any, **kwargs: Any) -> Any:
+        """The form of a call with these arguments. Raises TypeError or InvalidArgument."""
+        (field,) = cls.multipart_fields
+        given = form.bind(cls.model_fields, field, args, kwargs)
+        files = given.pop(field)
+        return form.Form({field: list(files) if isinstance(files, list | tuple) else [files]}, given)
 
 
 class ClassifyInput(_Unparsed):

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MULTIPART = "multipart/form-data"
 RAW = "application/octet-stream"
+# How BentoML's services call one another by default.
+PICKLE = "application/vnd.bentoml+pickle"
 # The types that clients send by themselves: none, or the one of curl --data-binary. The body's bytes tell its type.
 UNTOLD = ("", "application/x-www-form-urlencoded")
 # How many bytes at the beginning of a body that is no image are looked at, and how many are shown.
@@ -105,6 +107,13 @@ async def read(request: Request, name: str, limits: Limits, reservation: Reserva
                 "the multipart body has no boundary in its Content-Type; leave this header to your HTTP library",
             )
         return await _read_multipart(request, boundary, name, limits, reservation)
+    if media_type == PICKLE:
+        raise ClassifierError(
+            "unsupported_media_type",
+            "a pickle is never read, for it can run any program: in the service that calls this one, write "
+            "'from service import ResNet18' and 'bentoml.depends(ResNet18)', which sends a form",
+            allowed=[MULTIPART, "image/*", RAW, json_body.MEDIA_TYPE],
+        )
     if not (media_type.startswith("image/") or media_type == RAW or media_type in UNTOLD):
         raise ClassifierError(
             "unsupported_media_type",

@@ -27,6 +27,7 @@ HELD_BY = {
     "classifier/languages.py": "tests/test_extending.py",
     "classifier/preprocessing.py": "tests/classifier/test_manifest.py",
     "deploy/variants.py": "tests/test_extending.py",
+    "examples/pipeline.py": "tests/test_composition.py",
     "loadtests/__main__.py": "tests/loadtests/test_run.py",
     "loadtests/commands/*.py": "tests/loadtests/test_run.py",
     "loadtests/follower.py": "tests/loadtests/test_session.py",
@@ -40,6 +41,7 @@ HELD_BY = {
     "model_build/label*.py": "tests/model_build/test_label_files.py",
     "model_build/metadata.py": "tests/model_build/test_preprocessing.py",
     "model_build/pipeline.py": "tests/model_build/test_build.py",
+    "serving/proxy.py": "tests/test_composition.py",
     "runners/results.py": "tests/serving/test_replies.py",
     "runners/telemetry.py": "tests/test_telemetry.py",
 }
