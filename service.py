@@ -18,6 +18,7 @@ from serving import access, address, dedicated, openapi, parameters, proxy, repl
 from serving.application import HttpService
 from serving.classify import Classifier
 from serving.metrics import RequestMetrics
+from serving.open_inference import OpenInference, version_of
 from serving.placements import Dedicated, Inline, Placement
 
 if TYPE_CHECKING:
@@ -67,6 +68,50 @@ async def _labels(request: Request) -> Response:
         return replies.error_response(error)
 
 
+async def _server(request: Request) -> Response:
+    """``GET /v2``: the server, in the Open Inference Protocol."""
+    return replies.json_response(bentoml.get_current_service().open_inference.server())
+
+
+async def _open_model(request: Request) -> Response:
+    """``GET /v2/models/resnet18``: the model's inputs and outputs."""
+    return replies.json_response(bentoml.get_current_service().open_inference.model())
+
+
+async def _live(request: Request) -> Response:
+    """``GET /v2/health/live``."""
+    return replies.json_response({"live": True})
+
+
+async def _ready(request: Request) -> Response:
+    """``GET /v2/health/ready``, and ready of the model."""
+    if await bentoml.get_current_service().placement.is_ready():
+        return replies.json_response({"ready": True})
+    return replies.error_response(ClassifierError("unavailable", "the service is not ready", retry_after=1))
+
+
+async def _direct(request: Request) -> Response:
+    """A direct handler's answer, where a request has not taken the fast path."""
+    answer: Response = await bentoml.get_current_service().direct_handlers[request.scope["path"]](request)
+    return answer
+
+
+# The paths of the model in the Open Inference Protocol, without and with its version, and TorchServe's.
+V2 = (f"/v2/models/{NAME}", f"/v2/models/{NAME}/versions/{version_of(tag)}")
+PREDICTIONS = f"/predictions/{NAME}"
+ROUTES = [
+    Route("/model", _model),
+    Route("/labels", _labels),
+    Route("/v2", _server),
+    Route("/v2/health/live", _live),
+    Route("/v2/health/ready", _ready),
+    *(Route(path, _open_model) for path in V2),
+    *(Route(f"{path}/ready", _ready) for path in V2),
+    *(Route(f"{path}/infer", _direct, methods=["POST"]) for path in V2),
+    Route(PREDICTIONS, _direct, methods=["POST", "PUT"]),
+]
+
+
 @bentoml.service(
     name=NAME,
     service_class=HttpService,
@@ -77,7 +122,7 @@ async def _labels(request: Request) -> Response:
     # A caller's client would close its session every 100 requests by default, with calls in flight.
     runner_connection={"max_requests": 10**9, "max_age": 1e9},
 )
-@bentoml.asgi_app(Starlette(routes=[Route("/model", _model), Route("/labels", _labels)]))
+@bentoml.asgi_app(Starlette(routes=ROUTES))
 class ResNet18:
     """Classifies images with ResNet18: top-k labels in English and Chinese."""
 
@@ -98,6 +143,9 @@ class ResNet18:
         self.classifier = Classifier(settings, self.placement, RequestMetrics(settings.slo_ms / 1e3))
         self.direct_handlers["/classify"] = self.classifier.classify
         self.direct_handlers["/classify_batch"] = self.classifier.classify_batch
+        self.direct_handlers[PREDICTIONS] = self.classifier.scores
+        self.open_inference = OpenInference(NAME, settings, self.placement.artifact, self.classifier)
+        self.direct_handlers.update({f"{path}/infer": self.open_inference.infer for path in V2})
         manifest = self.placement.artifact.manifest
         weights = manifest.weights["origin"]
         logger.info("serving %s: %s weights, %s on %s, %s", tag, weights, settings.runtime, device, placement)

@@ -1,7 +1,7 @@
 """A JSON body: its images are taken out of base64, and all else that it holds is small.
 
 Python's parser would make a string of each image, and gigabytes of objects of a short hostile body. So long strings
-stay bytes: the parser sees a mark in the place of each, and no more than ``MAX_REST_BYTES``.
+and arrays of pixels stay bytes: the parser sees a mark in the place of each, and no more than ``MAX_REST_BYTES``.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ import secrets
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from classifier.errors import ClassifierError
 from serving.schema import UPLOADS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
 MEDIA_TYPE = "application/json"
 # Bytes of a body besides its long strings.
@@ -28,21 +32,24 @@ GROWTH = 1.5
 # The key of TensorFlow Serving's row format, which both routes take.
 INSTANCES = "instances"
 _OF_FIELD = {upload.field: (path, upload.many) for path, upload in UPLOADS.items()}
-# A string that is no longer is left to Python's parser.
+# A string or an array that is no longer is left to Python's parser.
 _SHORT = 256
 _SHOWN = 40
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_LONG = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|\[[0-9,\s\[\]]{%d,}+' % _SHORT, re.DOTALL)
+_NUMBERS = re.compile(rb"(?:[0-9]{1,3},)*+[0-9]{1,3}")
 # What no base64 holds, and what would make a string of more than a byte a character.
 _WIDE = re.compile(rb"\\u(?!00[0-7])|[\x80-\xff]")
 _URL = re.compile(rb"\s*[A-Za-z][A-Za-z0-9+.-]{0,20}://")
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _BLANKS = b" \t\r\n"
+_BRACKET = ord("[")
+_MAX_UINT8 = 255
 
 
 class Document:
-    """A JSON body. ``value``: what it says, with a mark in the place of each long string.
+    """A JSON body. ``value``: what it says, with a mark, a string, for each long string or array of numbers.
 
-    Raises ClassifierError("bad_request") for what is no JSON, and for more than MAX_REST_BYTES besides long strings.
+    Raises ClassifierError("bad_request") for what is no JSON, and for more than MAX_REST_BYTES besides those.
     """
 
     def __init__(self, body: bytes) -> None:
@@ -63,13 +70,19 @@ class Document:
     def _rest(self) -> bytes:
         """The body with marks."""
         body, pieces, size, end = self._body, [], 0, 0
-        for match in _STRING.finditer(body):
+        for match in _LONG.finditer(body):
             size += match.start() - end
-            if match.end() - match.start() > _SHORT:
+            start, stop = match.span()
+            if body[start] == _BRACKET:
+                # The array may be followed by what could stand in it.
+                stop = 1 + body.rfind(b"]", start, stop)
+                if body.count(b"[", start, stop) != body.count(b"]", start, stop):
+                    continue
+            if stop - start > _SHORT:
                 mark = f"{self._secret}{len(self._long)}"
-                self._long[mark] = match.start() + 1, match.end() - 1
-                pieces += [body[end : match.start()], b'"%s"' % mark.encode()]
-                end = match.end()
+                self._long[mark] = start, stop
+                pieces += [body[end:start], b'"%s"' % mark.encode()]
+                end = stop
                 size += len(pieces[-1])
             if size > MAX_REST_BYTES:
                 break
@@ -87,6 +100,9 @@ class Document:
         if text not in self._long:
             return text.encode("utf-8", "replace")
         start, end = self._long[text]
+        if self._body[start] == _BRACKET:
+            return memoryview(self._body)[start:end]
+        start, end = start + 1, end - 1
         piece = memoryview(self._body)[start:end]
         if self._body.find(b"\\", start, end) < 0 or _WIDE.search(piece):
             return piece
@@ -95,6 +111,15 @@ class Document:
         except ValueError:  # what is escaped is no character
             return piece
         return plain.encode()
+
+    def pixels_of(self, data: Any) -> NDArray[np.uint8] | None:
+        """The whole numbers from 0 to 255 in ``data``, an array of ``value``, flat; None where it holds others."""
+        text = self.bytes_of(data) if isinstance(data, str) else json.dumps(data).encode()
+        plain = bytes(text).translate(None, b"[]" + _BLANKS)
+        if bytes(text[:1]) != b"[" or not _NUMBERS.fullmatch(plain):
+            return None
+        numbers = np.fromstring(plain.decode(), np.int16, sep=",")
+        return numbers.astype(np.uint8) if numbers.max() <= _MAX_UINT8 else None
 
 
 def images(body: bytes, name: str, most: int, add: Callable[[int], None]) -> tuple[list[bytes], dict[str, list[str]]]:
@@ -135,14 +160,14 @@ def images(body: bytes, name: str, most: int, add: Callable[[int], None]) -> tup
         )
     found = []
     for index, value in enumerate(values):
-        image = _image(document, value, f"{key}[{index}]" if many else key, index)
+        image = image_of(document, value, f"{key}[{index}]" if many else key, index)
         add(len(image))
         found.append(image)
     top_k = document.value.get("top_k")
-    return found, {} if top_k is None else {"top_k": [_number(top_k)]}
+    return found, {} if top_k is None else {"top_k": [number_text(top_k)]}
 
 
-def _image(document: Document, value: Any, where: str, index: int) -> bytes:
+def image_of(document: Document, value: Any, where: str, index: int) -> bytes:
     """The bytes of an image: a string of base64, a data URL, or either as the ``b64`` of an object."""
     if isinstance(value, dict) and list(value) == ["b64"]:
         value, where = value["b64"], f"{where}.b64"
@@ -204,7 +229,7 @@ def _example(name: str) -> str:
     return f'{{"{name}": {value}, "top_k": 3}}'
 
 
-def _number(value: Any) -> str:
+def number_text(value: Any) -> str:
     """A JSON number as the text of a field; what is no number as text that is no number."""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else json.dumps(value)
 

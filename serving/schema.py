@@ -151,7 +151,7 @@ class Upload:
 
 # Of service.py's routes those that take images, by path.
 UPLOADS = {
-    "/classify": Upload("image", ("file",), False, "The most probable classes of one image.", ClassifyOutput),
+    "/classify": Upload("image", ("file", "data"), False, "The most probable classes of one image.", ClassifyOutput),
     "/classify_batch": Upload(
         "images",
         ("files", "images[]"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from python_multipart.multipart import parse_options_header
 
@@ -29,9 +29,9 @@ _HEAD, _SHOWN = 1024, 30
 
 @dataclass
 class Upload:
-    """The content of a request: its images in order, still encoded, and the values of its text fields."""
+    """The content of a request: its images in order, encoded or as pixels, and the values of its text fields."""
 
-    images: list[bytes] = field(default_factory=list)
+    images: list[Any] = field(default_factory=list)
     fields: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -124,6 +124,16 @@ async def read(request: Request, name: str, limits: Limits, reservation: Reserva
     data = await _read_raw(request, limits.bytes, reservation)
     _check_raw(data, media_type, name)
     return Upload(images=[data])
+
+
+async def read_whole(request: Request, limit: int, reservation: Reservation) -> bytes:
+    """The body of ``request`` as it is, at most ``limit`` bytes, which are added to ``reservation``.
+
+    Raises ClassifierError: ``length_required``, ``body_too_large``, ``unsupported_encoding`` or ``overloaded``.
+    """
+    _check_encoding(request)
+    _check_length(request, limit)
+    return await _read_raw(request, limit, reservation)
 
 
 def _check_encoding(request: Request) -> None:

@@ -156,6 +156,32 @@ def test_a_hostile_body_costs_little_more_than_its_own_size(body: bytes) -> None
     assert most < 3 * len(body)
 
 
+def test_arrays_of_pixels_stay_bytes() -> None:
+    numbers = [value % 256 for value in range(30_000)]
+    nested = [[numbers[:15_000]], [numbers[15_000:]]]
+    for data in (numbers, nested, numbers[:10], [[1, 2], [3]]):
+        for indent in (None, 1):
+            document = json_body.Document(json.dumps({"a": "[", "data": data, "b": [1, "x"]}, indent=indent).encode())
+            assert (document.value["a"], document.value["b"]) == ("[", [1, "x"])
+            flat = document.pixels_of(document.value["data"])
+            assert flat is not None
+            assert flat.tolist() == (numbers if len(json.dumps(data)) > 1000 else json.loads(f"[{flatten(data)}]"))
+
+
+def flatten(data: Any) -> str:
+    return json.dumps(data).replace("[", "").replace("]", "")
+
+
+@pytest.mark.parametrize("data", [[256], [-1], [1.5], [True], [None], ["1"], "1", 1, [], [256] * 1000, [1e3] * 1000])
+def test_what_is_no_array_of_pixels(data: Any) -> None:
+    document = json_body.Document(json.dumps({"data": data}).encode())
+    assert document.pixels_of(document.value["data"]) is None
+
+
+def test_an_array_in_the_place_of_an_image() -> None:
+    assert "'[1, 1" in refusal({"image": [1] * 1000}, "bad_request").message
+
+
 # Of a running server.
 
 
