@@ -14,10 +14,11 @@ from starlette.routing import Route
 from classifier import settings as _settings
 from classifier.errors import ClassifierError
 from runners import artifacts, backends, devices, engine, telemetry
-from serving import access, address, dedicated, openapi, parameters, replies, schema, supervisor, worker
+from serving import access, address, dedicated, openapi, parameters, proxy, replies, schema, supervisor, worker
 from serving.application import HttpService
 from serving.classify import Classifier
 from serving.metrics import RequestMetrics
+from serving.open_inference import OpenInference, version_of
 from serving.placements import Dedicated, Inline, Placement
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ logger = logging.getLogger("bentoml.resnet18")
 
 # Before anything can fail: BentoML would report a failed start to its makers.
 telemetry.off()
+# A service that depends on this one imports this module.
+proxy.install()
 
 # BentoML reads the service's class when this module is imported, so its settings are read here.
 try:
@@ -44,6 +47,7 @@ placement = settings.placement
 if placement == "auto":
     placement = "inline" if device == "cpu" else "dedicated"
 inline = placement == "inline"
+NAME = "resnet18"
 
 
 async def _model(request: Request) -> Response:
@@ -64,15 +68,61 @@ async def _labels(request: Request) -> Response:
         return replies.error_response(error)
 
 
+async def _server(request: Request) -> Response:
+    """``GET /v2``: the server, in the Open Inference Protocol."""
+    return replies.json_response(bentoml.get_current_service().open_inference.server())
+
+
+async def _open_model(request: Request) -> Response:
+    """``GET /v2/models/resnet18``: the model's inputs and outputs."""
+    return replies.json_response(bentoml.get_current_service().open_inference.model())
+
+
+async def _live(request: Request) -> Response:
+    """``GET /v2/health/live``."""
+    return replies.json_response({"live": True})
+
+
+async def _ready(request: Request) -> Response:
+    """``GET /v2/health/ready``, and ready of the model."""
+    if await bentoml.get_current_service().placement.is_ready():
+        return replies.json_response({"ready": True})
+    return replies.error_response(ClassifierError("unavailable", "the service is not ready", retry_after=1))
+
+
+async def _direct(request: Request) -> Response:
+    """A direct handler's answer, where a request has not taken the fast path."""
+    answer: Response = await bentoml.get_current_service().direct_handlers[request.scope["path"]](request)
+    return answer
+
+
+# The paths of the model in the Open Inference Protocol, without and with its version, and TorchServe's.
+V2 = (f"/v2/models/{NAME}", f"/v2/models/{NAME}/versions/{version_of(tag)}")
+PREDICTIONS = f"/predictions/{NAME}"
+ROUTES = [
+    Route("/model", _model),
+    Route("/labels", _labels),
+    Route("/v2", _server),
+    Route("/v2/health/live", _live),
+    Route("/v2/health/ready", _ready),
+    *(Route(path, _open_model) for path in V2),
+    *(Route(f"{path}/ready", _ready) for path in V2),
+    *(Route(f"{path}/infer", _direct, methods=["POST"]) for path in V2),
+    Route(PREDICTIONS, _direct, methods=["POST", "PUT"]),
+]
+
+
 @bentoml.service(
-    name="resnet18",
+    name=NAME,
     service_class=HttpService,
     workers=settings.workers,
     # Classifier times requests out, with our own error. BentoML's timeout is a backstop.
     traffic={"timeout": (settings.upload_timeout_ms + settings.timeout_ms) / 1e3 + 5},
     logging={"access": {"enabled": settings.access_log}},
+    # A caller's client would close its session every 100 requests by default, with calls in flight.
+    runner_connection={"max_requests": 10**9, "max_age": 1e9},
 )
-@bentoml.asgi_app(Starlette(routes=[Route("/model", _model), Route("/labels", _labels)]))
+@bentoml.asgi_app(Starlette(routes=ROUTES))
 class ResNet18:
     """Classifies images with ResNet18: top-k labels in English and Chinese."""
 
@@ -93,6 +143,9 @@ class ResNet18:
         self.classifier = Classifier(settings, self.placement, RequestMetrics(settings.slo_ms / 1e3))
         self.direct_handlers["/classify"] = self.classifier.classify
         self.direct_handlers["/classify_batch"] = self.classifier.classify_batch
+        self.direct_handlers[PREDICTIONS] = self.classifier.scores
+        self.open_inference = OpenInference(NAME, settings, self.placement.artifact, self.classifier)
+        self.direct_handlers.update({f"{path}/infer": self.open_inference.infer for path in V2})
         manifest = self.placement.artifact.manifest
         weights = manifest.weights["origin"]
         logger.info("serving %s: %s weights, %s on %s, %s", tag, weights, settings.runtime, device, placement)
@@ -114,7 +167,7 @@ class ResNet18:
             address.check_command(dedicated=not inline)
         except (artifacts.ArtifactError, address.AddressError) as error:
             raise SystemExit(f"resnet18: {error}") from None
-        supervisor.install()
+        supervisor.install(NAME)
 
     async def __is_ready__(self) -> bool:
         return await self.placement.is_ready()

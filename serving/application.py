@@ -57,7 +57,7 @@ class HttpService(Service[Any]):
 class _Factory(ServiceAppFactory):
     """Makes BentoML's application, with its page at ``/docs`` and FastPathMiddleware as its outermost layer.
 
-    ``tie``: to the supervisor, which the main service's workers tell when they are ready.
+    ``tie``: to the supervisor, which the workers tell when they are ready.
     """
 
     tie: worker.Tie | None = None
@@ -65,7 +65,7 @@ class _Factory(ServiceAppFactory):
     async def create_instance(self, app: Any) -> None:
         """Make the service's object."""
         await super().create_instance(app)
-        if self.tie is not None and self.is_main:
+        if self.tie is not None:
             self._telling = asyncio.ensure_future(self.tie.tell(self._service_instance.__is_ready__))
 
     def __call__(self) -> Any:

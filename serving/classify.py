@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,18 @@ from serving.disconnect import unless_gone
 from serving.replies import Timing
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from starlette.requests import Request
     from starlette.responses import Response
 
     from classifier.settings import Settings
     from serving.metrics import RequestMetrics
     from serving.placements import Placement
+
+    Read = Callable[..., Awaitable[upload.Upload]]
+    Handle = Callable[[Request, upload.Upload, Timing, float], Awaitable[tuple[Any, int]]]
+    Reply = Callable[[Any, Timing], Response]
 
 # The weight of the newest body in the moving mean of images in a body.
 _NEWEST = 0.1
@@ -35,11 +42,17 @@ class Classifier:
     def __init__(self, settings: Settings, placement: Placement, metrics: RequestMetrics) -> None:
         self._settings, self._placement, self._metrics = settings, placement, metrics
         self._body_budget = upload.BodyBudget(settings.max_held_bytes)
-        self._single, self._batch = (
-            upload.Limits(settings.max_body_bytes, images, settings.max_fields, settings.max_part_header_bytes)
-            for images in (1, settings.max_images)
+        self._read_one, self._read_many = (
+            functools.partial(
+                upload.read,
+                name=name,
+                limits=upload.Limits(
+                    settings.max_body_bytes, images, settings.max_fields, settings.max_part_header_bytes
+                ),
+            )
+            for name, images in (("image", 1), ("images", settings.max_images))
         )
-        # Images in a body, by the name of its field, as a moving mean.
+        # Images in a body, by the route, as a moving mean.
         self._usual: dict[str, float] = {}
         artifact = placement.artifact
         self._labels = artifact.manifest.labels
@@ -51,13 +64,26 @@ class Classifier:
 
     async def classify(self, request: Request) -> Response:
         """The reply to ``POST /classify``."""
-        return await self._answer(request, "image", self._single, self._one)
+        return await self.answer(request, "image", self._read_one, self._one, self._reply)
 
     async def classify_batch(self, request: Request) -> Response:
         """The reply to ``POST /classify_batch``."""
-        return await self._answer(request, "images", self._batch, self._many)
+        return await self.answer(request, "images", self._read_many, self._many, self._reply)
 
-    async def _answer(self, request: Request, name: str, limits: upload.Limits, handle: Any) -> Response:
+    async def scores(self, request: Request) -> Response:
+        """The reply to TorchServe's ``POST /predictions/resnet18``: the probability of each of the top five classes."""
+        return await self.answer(request, "image", self._read_one, self._scores, replies.json_response)
+
+    def _reply(self, body: dict[str, Any], timing: Timing) -> Response:
+        return replies.json_response(body | {"model": self._model, "timing_ms": timing.body()}, timing)
+
+    async def answer(self, request: Request, name: str, read: Read, handle: Handle, reply: Reply) -> Response:
+        """The reply to ``request``, counted and within its limits of time, or its error.
+
+        ``name``: of the route. ``read``: the request and its reservation to an Upload. ``handle``: what ``read`` gave,
+        a Timing to fill in and the deadline to an answer, and its number of images with predictions. ``reply``: the
+        answer and its Timing to a response.
+        """
         # In overload a request is refused before its body is read, so its number of images is unknown. It counts as
         # many as the bodies that were read lately; otherwise the offered rate would seem to fall just when it is high.
         timing, arrival, images = Timing(), None, round(self._usual.get(name, 1))
@@ -65,7 +91,7 @@ class Classifier:
         try:
             with upload.Reservation(self._body_budget) as reservation:
                 async with asyncio.timeout(settings.upload_timeout_ms / 1e3) as patience:
-                    sent, arrival, deadline = await self._read(request, name, limits, reservation)
+                    sent, arrival, deadline = await self._read(request, read, reservation)
                     images = len(sent.images)
                     self._usual[name] = (1 - _NEWEST) * self._usual.get(name, images) + _NEWEST * images
                     patience.reschedule(asyncio.get_running_loop().time() + settings.timeout_ms / 1e3)
@@ -89,23 +115,32 @@ class Classifier:
             return replies.error_response(ClassifierError("internal", "an unexpected error; the server's log has it"))
         timing.total = 1e3 * (time.monotonic() - arrival)
         self._metrics.answered(answered, timing)
-        return replies.json_response(body | {"model": self._model, "timing_ms": timing.body()}, timing)
+        return reply(body, timing)
 
     async def _one(
         self, request: Request, sent: upload.Upload, timing: Timing, deadline: float
     ) -> tuple[dict[str, Any], int]:
         top_k = parameters.top_k(request, sent.fields, len(self._labels))
-        (result,) = await self._results(request, sent.images, timing, deadline)
+        (result,) = await self.results(request, sent.images, timing, deadline)
         if isinstance(result, ClassifierError):
             raise result
         return {"predictions": self._labels.top(result.probabilities, top_k)}, 1
+
+    async def _scores(
+        self, request: Request, sent: upload.Upload, timing: Timing, deadline: float
+    ) -> tuple[dict[str, Any], int]:
+        top_k = parameters.top_k(request, sent.fields, len(self._labels), default=5)
+        (result,) = await self.results(request, sent.images, timing, deadline)
+        if isinstance(result, ClassifierError):
+            raise result
+        return {one["label"]: one["probability"] for one in self._labels.top(result.probabilities, top_k)}, 1
 
     async def _many(
         self, request: Request, sent: upload.Upload, timing: Timing, deadline: float
     ) -> tuple[dict[str, Any], int]:
         top_k = parameters.top_k(request, sent.fields, len(self._labels))
         results: list[dict[str, Any]] = []
-        for result in await self._results(request, sent.images, timing, deadline):
+        for result in await self.results(request, sent.images, timing, deadline):
             if isinstance(result, ClassifierError):
                 self._metrics.failed(result)
                 results.append(result.body())
@@ -114,7 +149,7 @@ class Classifier:
         return {"results": results}, sum("predictions" in result for result in results)
 
     async def _read(
-        self, request: Request, name: str, limits: upload.Limits, reservation: upload.Reservation
+        self, request: Request, read: Read, reservation: upload.Reservation
     ) -> tuple[upload.Upload, float, float]:
         """The upload, the time at which it was complete, and its deadline: seconds of ``time.monotonic()``."""
         parameters.check_query(request, parameters.NAMES)
@@ -123,12 +158,12 @@ class Classifier:
         budget = budget_s(milliseconds)
         # In overload the body of a request that would be refused is not read.
         self._placement.check_admission(time.monotonic() + budget)
-        sent = await upload.read(request, name, limits, reservation)
+        sent = await read(request, reservation=reservation)
         # The SLO begins here: a slow upload costs the client none of its deadline.
         arrival = time.monotonic()
         return sent, arrival, arrival + budget
 
-    async def _results(self, request: Request, images: list[bytes], timing: Timing, deadline: float) -> list[Any]:
+    async def results(self, request: Request, images: list[Any], timing: Timing, deadline: float) -> list[Any]:
         """An ImageResult or a ClassifierError for each image, in order."""
         # Images whose client has hung up must not cost inference.
         results: list[Any] = list(await unless_gone(request, self._placement.submit(images, deadline)))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from runners.results import ImageResult
 
-    Decode = Callable[[bytes], NDArray[np.uint8]]
+    Decode = Callable[[Any], NDArray[np.uint8]]
 
 # The weight of the newest image in the moving mean of decoding times.
 _NEWEST = 0.1
@@ -39,7 +39,7 @@ class DecodePool:
         self._took = 0.0
 
     async def submit(
-        self, images: list[bytes], deadline: float, submit_pixels: Callable[[list[Any]], Any]
+        self, images: list[Any], deadline: float, submit_pixels: Callable[[list[Any]], Any]
     ) -> list[ImageResult | Exception]:
         """A result or an Exception for each encoded image, in order. ``submit_pixels`` infers those that were decoded.
 
@@ -69,7 +69,7 @@ class DecodePool:
         """Seconds until the waiting images, and one more, would be decoded."""
         return (1 + self._waiting / self._threads) * self._took
 
-    async def _one(self, image: bytes, deadline: float) -> tuple[Any, float]:
+    async def _one(self, image: Any, deadline: float) -> tuple[Any, float]:
         self._waiting += 1
         try:
             await self._free.acquire()
@@ -90,7 +90,7 @@ class DecodePool:
         with contextlib.suppress(RuntimeError):  # the loop has ended, and nothing waits any more
             loop.call_soon_threadsafe(self._free.release)
 
-    def _timed(self, image: bytes) -> tuple[Any, float]:
+    def _timed(self, image: Any) -> tuple[Any, float]:
         start = time.perf_counter()
         try:
             item: Any = self._decode(image)

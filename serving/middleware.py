@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import uuid
 from typing import TYPE_CHECKING
 
 from classifier.errors import ClassifierError
 from serving import lifespan, metrics
-from serving.replies import ERROR_HEADER, error_response
+from serving.replies import ERROR_HEADER, error_response, json_response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,8 @@ _MESSAGE = {
     "unavailable": "the service is not ready",
     "timeout": "the request took too long",
 }
+# The beginning of the Open Inference Protocol's paths.
+_V2 = "/v2"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -58,6 +61,8 @@ class OutermostMiddleware:
             await self._app(scope, receive, lifespan.freezing(send))
         elif scope["type"] == "http":
             request_id = [(b"x-request-id", _request_id(scope))]
+            if scope["path"][:3] == _V2:
+                send = _flat(send)
             await self._inner(scope, receive, _stamped(send, request_id, self._always, scope["method"] == "HEAD"))
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,6 +97,34 @@ def _request_id(scope: Scope) -> bytes:
             sent: bytes = value
             return sent
     return uuid.uuid4().hex.encode()
+
+
+def _flat(send: Send) -> Send:
+    """``send`` that gives an error the shape of the Open Inference Protocol: ``{"error": message, "code": …}``.
+
+    Its clients take the error for text, and Triton's can't even print another.
+    """
+    started: Message | None = None
+
+    async def flattened(message: Message) -> None:
+        nonlocal started
+        if message["type"] == "http.response.start" and message["status"] >= 400:
+            started = message
+        elif started is not None and message["type"] == "http.response.body":
+            # An error is sent in one piece; one of a HEAD request has none.
+            told = json.loads(message["body"])["error"] if message.get("body") else None
+            if told is not None:
+                body = json_response({"error": told.pop("message"), **told}).body
+                kept = [(name, value) for name, value in started["headers"] if name.lower() != b"content-length"]
+                started = {**started, "headers": [*kept, (b"content-length", str(len(body)).encode())]}
+                message = {**message, "body": body}
+            await send(started)
+            await send(message)
+            started = None
+        else:
+            await send(message)
+
+    return flattened
 
 
 def _stamped(send: Send, own: _Headers, always: _Headers, head: bool) -> Send:

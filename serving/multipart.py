@@ -17,8 +17,8 @@ from serving.schema import UPLOADS
 # python_multipart logs each body that it can't parse: strangers could fill the log.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
-# The field that holds the files of a request, and the route that takes it.
-ENDPOINTS = {upload.field: path for path, upload in UPLOADS.items()}
+# The field that holds the files of a request, by any of its names, and the route that takes it.
+ENDPOINTS = {field: path for path, upload in UPLOADS.items() for field in (upload.field, *upload.aliases)}
 MAX_FIELD_BYTES = 1024
 # Bytes of a file that tell whether it is text.
 _HEAD = 100
@@ -27,6 +27,8 @@ _ENCODED = (b"base64", b"quoted-printable")
 
 class Form:
     """The files in the field ``name``, at most ``images``, and the text fields of a body that is written in pieces.
+
+    The field may have any of its aliases as its name.
 
     Raises ClassifierError from ``write`` and ``finish``: ``bad_request``, ``invalid_parameter``, ``too_many_images`` or
     ``unsupported_encoding``.
@@ -103,6 +105,7 @@ class _Parts:
         self.fields: dict[str, list[str]] = {}
         self.complete = False
         self._name, self._max_images, self._max_fields, self._max_header_bytes = name, images, fields, header_bytes
+        self._names = (name, *UPLOADS[ENDPOINTS[name]].aliases)
         self._text_fields = 0
 
     def callbacks(self) -> Any:
@@ -149,7 +152,7 @@ class _Parts:
     def _headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
         self._field = options.get(b"name", b"").decode("utf-8", "replace")
-        self._is_file = self._field == self._name
+        self._is_file = self._field in self._names
         self._named = b"filename" in options
         if self._is_file:
             if len(self.images) == self._max_images:
@@ -189,7 +192,7 @@ class _Parts:
         return ClassifierError(
             "invalid_parameter",
             f"{what}; {here} takes {files} in field {self._name!r}, and text in {names}",
-            allowed=[self._name, *NAMES],
+            allowed=[*self._names, *NAMES],
         )
 
     def _data(self, data: bytes, start: int, end: int) -> None:

@@ -34,6 +34,7 @@ _IMAGES, _MODEL, _OPERATION = "Images", "Model", "Operation"
 _ALWAYS = {400, 408, 431, 500, 503, 504}
 _WITH_BODY = {411, 413, 415, 422, 429}
 _BINARY = {"type": "string", "format": "binary"}
+_BASE64 = {"type": "string", "format": "byte"}
 _HEADERS = {
     "X-Request-ID": ("string", "the request's own id, or a new one"),
     "X-Error-Code": ("string", "the error's code"),
@@ -99,21 +100,28 @@ def document(settings: Settings, classes: int, keyed: bool) -> OpenAPISpecificat
 def _upload(
     settings: Settings, path: str, upload: schema.Upload, top_k: dict[str, Any]
 ) -> tuple[str, str, dict[str, Any], set[int]]:
-    several = {"type": "array", "items": _BINARY, "minItems": 1, "maxItems": settings.max_images}
-    form = {
-        "type": "object",
-        "properties": {upload.field: several if upload.many else _BINARY, "top_k": top_k},
-        "required": [upload.field],
-        "additionalProperties": False,
-    }
+    form, base64 = (
+        {
+            "type": "object",
+            "properties": {
+                upload.field: {"type": "array", "items": image, "minItems": 1, "maxItems": settings.max_images}
+                if upload.many
+                else image,
+                "top_k": number,
+            },
+            "required": [upload.field],
+            "additionalProperties": False,
+        }
+        for image, number in ((_BINARY, top_k), (_BASE64, top_k | {"nullable": True}))
+    )
     encoding = {upload.field: {"contentType": "image/*"}}
     allowed = {"type": "integer", "minimum": 1, "maximum": settings.timeout_ms}
     operation = {
         "operationId": path[1:],
         "tags": [_IMAGES],
         "summary": upload.summary,
-        "description": "The body is a form, or one image itself, whose bytes tell its format. `top_k` comes in the "
-        "query or in the form; two different values are refused.",
+        "description": "The body is a form, one image itself, whose bytes tell its format, or JSON with base64. "
+        "`top_k` comes in the query or in the body; two different values are refused.",
         "parameters": [
             {"name": "top_k", "in": "query", "schema": top_k},
             {
@@ -130,6 +138,7 @@ def _upload(
                 "multipart/form-data": {"schema": form, "encoding": encoding},
                 "image/*": {"schema": _BINARY},
                 "application/octet-stream": {"schema": _BINARY},
+                "application/json": {"schema": base64},
             },
         },
         "responses": _answer(upload.output.__name__, "Server-Timing"),

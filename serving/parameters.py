@@ -35,16 +35,16 @@ def check_query(request: Request, known: Sequence[str] = ()) -> None:
             )
 
 
-def top_k(request: Request, fields: Mapping[str, Sequence[str]], classes: int) -> int:
+def top_k(request: Request, fields: Mapping[str, Sequence[str]], classes: int, default: int = TOP_K) -> int:
     """How many predictions to give, by the query or the text ``fields``. Raises ClassifierError("invalid_parameter").
 
-    The default of 3 is no user's choice, so a model of two classes gives its two.
+    The default is no user's choice, so a model of two classes gives its two.
     """
     given = {text for text in fields.get("top_k", ()) if text != _NONE}
     if request.scope["query_string"]:
         given.update(request.query_params.getlist("top_k"))
     if not given:
-        return min(TOP_K, classes)
+        return min(default, classes)
     if len(given) > 1:
         values = " and ".join(repr(text[:100]) for text in sorted(given))
         raise ClassifierError("invalid_parameter", f"top_k is given as {values}; give it once", limit=classes)

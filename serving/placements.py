@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 from bentoml._internal.configuration.containers import BentoMLContainer
 
 from classifier import pixels
@@ -28,10 +29,10 @@ class Placement(Protocol):
 
     artifact: Artifact
 
-    async def submit(self, images: list[bytes], deadline: float) -> list[ImageResult | Exception]:
-        """An ImageResult or an Exception for each encoded image; ``deadline``: seconds of ``time.monotonic()``.
+    async def submit(self, images: list[Any], deadline: float) -> list[ImageResult | Exception]:
+        """An ImageResult or an Exception for each image, encoded or as pixels uint8[S, S, 3].
 
-        Raises ClassifierError where none of them can be answered.
+        ``deadline``: seconds of ``time.monotonic()``. Raises ClassifierError where none of them can be answered.
         """
         ...
 
@@ -73,7 +74,7 @@ class Inline:
             self._executors = engine.start_executors(settings, self._engine, run, executors=1)
         BatchMetrics(self._executors, settings.slo_ms / 1e3)
 
-    async def submit(self, images: list[bytes], deadline: float) -> list[ImageResult | Exception]:
+    async def submit(self, images: list[Any], deadline: float) -> list[ImageResult | Exception]:
         """See Placement."""
         if self._decode_pool is None:
             return await self._executors.submit(images, deadline)
@@ -110,7 +111,7 @@ class Dedicated:
         threads = settings.threads_of(settings.workers)
         self._decode_pool = DecodePool(_decoder(settings, self.artifact), threads)
 
-    async def submit(self, images: list[bytes], deadline: float) -> list[ImageResult | Exception]:
+    async def submit(self, images: list[Any], deadline: float) -> list[ImageResult | Exception]:
         """See Placement."""
         return await self._decode_pool.submit(images, deadline, lambda decoded: self._client.submit(decoded, deadline))
 
@@ -132,8 +133,12 @@ class Dedicated:
 
 
 def _decoder(settings: Settings, artifact: Artifact) -> Decode:
+    """To pixels. What comes as pixels, of the artifact's size, passes."""
     preprocessing, max_pixels = artifact.manifest.preprocessing, settings.max_pixels
     seconds = settings.decode_timeout_ms / 1e3
     if settings.decoder == "contained":
-        return ContainedDecoder(Limits(preprocessing, max_pixels, seconds, settings.decode_memory_mb * 2**20))
-    return lambda data: pixels.decode(data, preprocessing, max_pixels, seconds)
+        contained = ContainedDecoder(Limits(preprocessing, max_pixels, seconds, settings.decode_memory_mb * 2**20))
+        return lambda data: data if isinstance(data, np.ndarray) else contained(data)
+    return lambda data: (
+        data if isinstance(data, np.ndarray) else pixels.decode(data, preprocessing, max_pixels, seconds)
+    )

@@ -11,6 +11,7 @@ from _bentoml_sdk.validators import ContentType
 from pydantic import BaseModel, Field, create_model
 
 from classifier.languages import DEFAULT, LANGUAGES, TRANSLATIONS
+from serving import form
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -31,12 +32,21 @@ class _Unparsed(bentoml.IODescriptor):
     """An input that reaches the method as the raw request, so that our own upload parser reads the body.
 
     BentoML's own would fetch URLs found in file fields, write temporary files, and take the client's word for types.
+    On the other side of the wire, in a caller's process, it is the form that is sent.
     """
 
     @classmethod
     async def from_http_request(cls, request: Request, serde: Any) -> Any:
         """``request``, wrapped as BentoML passes arguments on."""
         return Passed(request)
+
+    @classmethod
+    def from_inputs(cls, *args: Any, **kwargs: Any) -> Any:
+        """The form of a call with these arguments. Raises TypeError or InvalidArgument."""
+        (field,) = cls.multipart_fields
+        given = form.bind(cls.model_fields, field, args, kwargs)
+        files = given.pop(field)
+        return form.Form({field: list(files) if isinstance(files, list | tuple) else [files]}, given)
 
 
 class ClassifyInput(_Unparsed):
@@ -92,6 +102,7 @@ class ErrorBody(BaseModel):
     limit: int | None = Field(None, description="what was exceeded")
     allowed: list[str] | None = Field(None, description="what would be accepted")
     format: str | None = Field(None, description="the image's format")
+    index: int | None = Field(None, description="which image of a JSON body, from 0")
     reason: str | None = Field(None, description="why with 429: queue_full, deadline, expired or memory")
 
 
@@ -128,9 +139,11 @@ class Upload:
     """A route to which images are sent.
 
     ``field``: of a form, which no other route's has; it holds the image, or with ``many`` any number of images.
+    ``aliases``: other names of that field, which clients send because other servers have them.
     """
 
     field: str
+    aliases: tuple[str, ...]
     many: bool
     summary: str
     output: type[BaseModel]
@@ -138,9 +151,13 @@ class Upload:
 
 # Of service.py's routes those that take images, by path.
 UPLOADS = {
-    "/classify": Upload("image", False, "The most probable classes of one image.", ClassifyOutput),
+    "/classify": Upload("image", ("file", "data"), False, "The most probable classes of one image.", ClassifyOutput),
     "/classify_batch": Upload(
-        "images", True, "The most probable classes of each of several images.", ClassifyBatchOutput
+        "images",
+        ("files", "images[]"),
+        True,
+        "The most probable classes of each of several images.",
+        ClassifyBatchOutput,
     ),
 }
 

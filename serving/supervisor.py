@@ -9,8 +9,8 @@
   metrics of the first.
 - It says that the service is ready when it is. BentoML's says so seconds before.
 
-None of this is a setting, so this is the one place where BentoML is patched: ``install`` replaces the class of its
-supervisor before one is made.
+None of this is a setting, so BentoML is patched: ``install`` replaces the class of its supervisor before one is made.
+The supervised service need not be ours: ours may be one that it depends on. Then BentoML says that it starts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import shutil
 import socket
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 import psutil
@@ -53,8 +53,9 @@ METRICS = "PROMETHEUS_MULTIPROC_DIR"
 logger = logging.getLogger("bentoml.resnet18")
 
 
-def install() -> None:
-    """Make BentoML's next supervisor of this process a Supervisor."""
+def install(service: str) -> None:
+    """Make BentoML's next supervisor of this process a Supervisor, which hears from the workers of ``service``."""
+    Supervisor.service = service
     circus.Arbiter = Supervisor
 
 
@@ -62,6 +63,7 @@ class Supervisor(circus.Arbiter):
     """Starts the workers, replaces dead ones, and stops all within ten seconds: the API workers, then the runner."""
 
     exit_stack: contextlib.ExitStack
+    service: ClassVar[str]
 
     def __init__(self, watchers: list[Any], *arguments: Any, **options: Any) -> None:
         # Its sockets are within this process, so that nobody can give it orders.
@@ -76,6 +78,9 @@ class Supervisor(circus.Arbiter):
         self._ready: set[int] = set()
         self._started: set[int] = set()
         self._told = self._served = False
+        # BentoML's watchers are named after the service, but for that of the main one.
+        (self._main,) = (watcher for watcher in watchers if watcher.name == API)
+        (self._ours,) = (watcher for watcher in watchers if _service_of(watcher) == self.service)
         self.loop.add_handler(self._tie.fileno(), lambda *_: self._hear(), self.loop.READ)
         if reloaded:
             folder = reloaded[0]["working_dir"]
@@ -86,16 +91,17 @@ class Supervisor(circus.Arbiter):
             watcher.respawn = True
             # A worker stops its own children, once they have nothing to do.
             watcher.stop_children = False
-            watcher.graceful_timeout = API_STOP_S if watcher.name == API else RUNNER_STOP_S
-            if watcher.name == API and "--timeout-graceful-shutdown" not in watcher.args:
+            answers = watcher in (self._main, self._ours)
+            watcher.graceful_timeout = API_STOP_S if answers else RUNNER_STOP_S
+            if answers and "--timeout-graceful-shutdown" not in watcher.args:
                 watcher.args += ["--timeout-graceful-shutdown", str(API_ANSWER_S)]
 
     def start(self, cb: Any = None) -> None:
-        """Start the workers and look after them until the end, without BentoML's early message that it listens."""
-        super().start()
+        """Start the workers and look after them until the end, without BentoML's early message that ours listens."""
+        super().start(None if self._main is self._ours else cb)
 
     def _hear(self) -> None:
-        """Note that a worker is ready. Once all API workers are, print the service's address.
+        """Note that a worker is ready. Once all API workers are, print the service's address, if it is ours.
 
         End if a worker says that none can serve.
         """
@@ -104,9 +110,11 @@ class Supervisor(circus.Arbiter):
             self._end(SystemExit(1))
             return
         self._ready.add(message)
-        (api,) = (watcher for watcher in self.watchers if watcher.name == API)
+        api = self._ours
         if not self._told and len(api.processes) == api.numprocesses and set(api.processes) <= self._ready:
             self._told = self._served = True
+            if api is not self._main:
+                return
             here = self.sockets[API_SOCKET]
             scheme = "https" if "--ssl-certfile" in api.args else "http"
             click.echo(f"ready: {address.url(here.host, here.port, scheme)}")
@@ -171,6 +179,12 @@ class Supervisor(circus.Arbiter):
         # BentoML lists a service after those it depends on.
         for watcher in reversed(self.watchers):
             yield watcher._stop(close_output_streams)
+
+
+def _service_of(watcher: Any) -> str:
+    """The name of the service whose workers ``watcher`` starts."""
+    name: str = watcher.args[watcher.args.index("--service-name") + 1]
+    return name
 
 
 def _folders(root: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ Its process is started by tests/serving/test_openapi.py, which reads the file of
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from pathlib import Path
@@ -18,7 +19,9 @@ from tests import hostile
 
 ANSWERS = Path(os.environ["SCHEMA_ANSWERS"])
 
-schemathesis.openapi.format("binary", st.sampled_from(sorted(hostile.seeds().values())))
+IMAGES = sorted(hostile.seeds().values())
+schemathesis.openapi.format("binary", st.sampled_from(IMAGES))
+schemathesis.openapi.format("byte", st.sampled_from([base64.b64encode(image).decode() for image in IMAGES]))
 
 
 @schemathesis.hook

@@ -163,7 +163,7 @@ def test_a_variant_is_whole(variant: Variant) -> None:
 
 
 def test_no_two_routes_take_images_in_fields_of_one_name() -> None:
-    fields = [upload.field for upload in UPLOADS.values()]
+    fields = [field for upload in UPLOADS.values() for field in (upload.field, *upload.aliases)]
     assert len(set(fields)) == len(fields)
     text = (ROOT / "service.py").read_text(encoding="utf-8")
     for path in UPLOADS:

@@ -27,6 +27,7 @@ HELD_BY = {
     "classifier/languages.py": "tests/test_extending.py",
     "classifier/preprocessing.py": "tests/classifier/test_manifest.py",
     "deploy/variants.py": "tests/test_extending.py",
+    "examples/pipeline.py": "tests/test_composition.py",
     "loadtests/__main__.py": "tests/loadtests/test_run.py",
     "loadtests/commands/*.py": "tests/loadtests/test_run.py",
     "loadtests/follower.py": "tests/loadtests/test_session.py",
@@ -43,6 +44,7 @@ HELD_BY = {
     "runners/jobs.py": "tests/runners/test_batching.py",
     "runners/results.py": "tests/serving/test_replies.py",
     "runners/telemetry.py": "tests/test_telemetry.py",
+    "serving/proxy.py": "tests/test_composition.py",
 }
 LONGEST = 260
 

@@ -22,6 +22,7 @@ PACKAGES = (
     "benchmarks",
     "autoscaling",
     "deploy",
+    "examples",
 )
 # Folders and files that are no modules.
 OTHERS = {

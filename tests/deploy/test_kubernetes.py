@@ -310,16 +310,17 @@ def test_the_edge_has_one_pod_and_no_autoscaler(kubectl: Path) -> None:
     assert render(kubectl, "edge")["Deployment"]["spec"]["replicas"] == 1
 
 
-@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+@pytest.mark.parametrize("kind", ["cpu", "gpu", "pipeline"])
 def test_bentocloud_s_files_are_what_bentoml_reads(kind: str) -> None:
     from attrs import fields_dict
     from bentoml._internal.cloud.schemas.modelschemas import DeploymentServiceConfig
     from bentoml._internal.utils.cattr import bentoml_cattr
 
     services = yaml.safe_load((ROOT / "deploy" / "bentocloud" / f"{kind}.yaml").read_text())["services"]
-    assert set(services) == {"cpu": {"resnet18"}, "gpu": {"resnet18", "resnet18-runner"}}[kind]
+    expected = {"cpu": {"resnet18"}, "gpu": {"resnet18", "resnet18-runner"}, "pipeline": {"shelves", "resnet18"}}
+    assert set(services) == expected[kind]
     for config in services.values():
         assert set(config) <= set(fields_dict(DeploymentServiceConfig))
         read = bentoml_cattr.structure(config, DeploymentServiceConfig)
         assert 1 <= read.scaling.min_replicas <= read.scaling.max_replicas
-        Settings(**{env.name.removeprefix(PREFIX).lower(): env.value for env in read.envs})
+        Settings(**{env.name.removeprefix(PREFIX).lower(): env.value for env in read.envs or ()})

@@ -130,7 +130,7 @@ def test_a_file_that_holds_text_is_left_to_decoding() -> None:
     assert parse(part('name="image"; filename="a.jpg"', b"http://a/b.jpg") + END).images == [b"http://a/b.jpg"]
 
 
-@pytest.mark.parametrize("disposition", ['name="topk"', 'name="Image"', 'name="image[]"; filename="a"', 'name="TOP_K"'])
+@pytest.mark.parametrize("disposition", ['name="topk"', 'name="Image"', 'name="img"; filename="a"', 'name="TOP_K"'])
 def test_an_unknown_field_names_the_known_ones(disposition: str) -> None:
     told = refusal(FILE + part(disposition, b"2") + END, "invalid_parameter")
     assert disposition.split('"')[1] in told
@@ -138,10 +138,26 @@ def test_an_unknown_field_names_the_known_ones(disposition: str) -> None:
     assert "'top_k'" in told
 
 
-def test_the_other_endpoint_s_field_names_it() -> None:
-    image, images = (part(f'name="{name}"; filename="a"', IMAGE) + END for name in ("image", "images"))
-    assert "/classify_batch" in refusal(images, "invalid_parameter", name="image")
-    assert "'image' is of /classify;" in refusal(image, "invalid_parameter", name="images")
+@pytest.mark.parametrize(("name", "aliases"), [("image", ["file"]), ("images", ["files", "images[]"])])
+def test_the_field_of_files_has_the_names_that_clients_send(name: str, aliases: list[str]) -> None:
+    for alias in aliases:
+        assert parse(part(f'name="{alias}"; filename="a"', IMAGE) + END, name=name).images == [IMAGE]
+        told = refusal(part(f'name="{alias}"', b"http://a/b.jpg") + END, "invalid_parameter", name=name)
+        assert f"{alias!r} holds the text 'http://a/b.jpg'" in told
+
+
+def test_one_image_under_two_names_is_two() -> None:
+    refusal(FILE + part('name="file"; filename="a"', IMAGE) + END, "too_many_images")
+    both = part('name="images"; filename="a"', IMAGE) + part('name="files"; filename="a"', b"\0two") + END
+    assert parse(both, name="images", images=2).images == [IMAGE, b"\0two"]
+
+
+@pytest.mark.parametrize("one", ["image", "file"])
+@pytest.mark.parametrize("many", ["images", "files", "images[]"])
+def test_the_other_endpoint_s_field_names_it(one: str, many: str) -> None:
+    image, images = (part(f'name="{name}"; filename="a"', IMAGE) + END for name in (one, many))
+    assert f"{many!r} is of /classify_batch;" in refusal(images, "invalid_parameter", name="image")
+    assert f"{one!r} is of /classify;" in refusal(image, "invalid_parameter", name="images")
 
 
 def test_two_images_are_sent_to_the_other_endpoint() -> None:
