@@ -37,7 +37,7 @@ proxy.install()
 
 # BentoML reads the service's class when this module is imported, so its settings are read here.
 try:
-    settings = _settings.load()
+    settings = _settings.read()
     device = backends.pick_device(settings.device, settings.runtime)
     tag = artifacts.choose(settings, device, bento=Path(__file__).resolve().parents[1] / "bento.yaml")
     access_middleware, keyed = access.build(settings), bool(access.known_keys(settings))

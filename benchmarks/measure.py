@@ -135,7 +135,7 @@ def measure(row: Row, setting: Setting, reference: Reference) -> list[Point]:
                 if row.failure:
                     return []
             points = [
-                load(tree, url, bodies, content_type, connections, setting.seconds)
+                closed_loop(tree, url, bodies, content_type, connections, setting.seconds)
                 for connections in setting.connections
             ]
             row.memory.append(tree.memory())
@@ -144,7 +144,9 @@ def measure(row: Row, setting: Setting, reference: Reference) -> list[Point]:
     return points
 
 
-def load(tree: Tree, url: str, bodies: list[bytes], content_type: str, connections: int, seconds: float) -> Point:
+def closed_loop(
+    tree: Tree, url: str, bodies: list[bytes], content_type: str, connections: int, seconds: float
+) -> Point:
     """One closed loop, with the CPU time that it cost the server."""
     usage = Usage(tree)
     result = closed(url, bodies, content_type, connections, seconds)

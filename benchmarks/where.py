@@ -22,7 +22,7 @@ from rich.console import Console
 
 from benchmarks import artifact, ours, results
 from benchmarks.bare import Bare, bare
-from benchmarks.measure import Point, load
+from benchmarks.measure import Point, closed_loop
 from benchmarks.results import Sheet
 from harness import photographs
 from harness.machine import cores
@@ -143,8 +143,8 @@ def serve(port: int) -> None:
 def _measure(place: str, bodies: list[bytes], seconds: float) -> tuple[list[Point], float]:
     command, settings = PLACES[place]
     with ours.running(command, **settings) as service:
-        load(service.tree, service.url, bodies, ours.JPEG, CONNECTIONS[0], WARM_UP_SECONDS)
-        points = [load(service.tree, service.url, bodies, ours.JPEG, count, seconds) for count in CONNECTIONS]
+        closed_loop(service.tree, service.url, bodies, ours.JPEG, CONNECTIONS[0], WARM_UP_SECONDS)
+        points = [closed_loop(service.tree, service.url, bodies, ours.JPEG, count, seconds) for count in CONNECTIONS]
         return points, service.tree.memory().pss_mb
 
 

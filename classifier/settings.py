@@ -211,7 +211,7 @@ def check_keys(keys: Sequence[str]) -> None:
             raise ValueError(f"key {number} has {len(key)} characters, at least {MIN_KEY_CHARACTERS} are needed")
 
 
-def load() -> Settings:
+def read() -> Settings:
     """Settings from the environment. Raises SettingsError, which names every variable at fault."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     unknown = [name for name in os.environ if name.upper().startswith(PREFIX) and name.upper() not in known]

@@ -78,7 +78,7 @@ class Profile:
         return replace(self, phases=tuple(phases))
 
 
-def load(file: Path = FILE) -> dict[str, Profile]:
+def read(file: Path = FILE) -> dict[str, Profile]:
     """Every profile of a TOML file by name. Raises ProfileError."""
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))

@@ -106,13 +106,13 @@ class Finding:
         }
 
 
-def load(profile: str, file: Path = FILE) -> list[Threshold]:
+def read(profile: str, file: Path = FILE) -> list[Threshold]:
     """The thresholds of a profile. Raises ThresholdError."""
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ThresholdError(f"{file}: {error}") from None
-    known = ("all", *profiles.load())
+    known = ("all", *profiles.read())
     for table, figures in tables.items():
         if table not in known or not isinstance(figures, dict):
             raise ThresholdError(f"{file.name}: {table!r} is no table of thresholds; there are {', '.join(known)}")

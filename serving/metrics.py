@@ -31,7 +31,8 @@ PUBLISH_EVERY_S = 0.25
 _RATIOS = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5, 2.0, 4.0)
 # The outcomes that load causes, whatever the clients send.
 _OF_LOAD = ("overloaded", "timeout", "unavailable", "disconnected")
-_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+# The environment variable that names the folder of all processes' values.
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # The files in which prometheus_client keeps a process's values, with enough bytes for every label that can occur.
 _FILES = dict.fromkeys(("counter", "gauge_all", "gauge_livesum", "gauge_livemax", "gauge_livemostrecent"), 1 << 16)
 _FILES |= {"histogram": 1 << 19}
@@ -47,8 +48,8 @@ def reserve() -> None:
     prometheus_client maps sparse files. When the disk is full, the first write to a new page of them kills the process
     with SIGBUS. If there is no space now, the metrics of this process stay in its memory.
     """
-    folder = Path(os.environ.get(_FOLDER, ""))
-    if _FOLDER not in os.environ or not hasattr(os, "posix_fallocate"):
+    folder = Path(os.environ.get(FOLDER, ""))
+    if FOLDER not in os.environ or not hasattr(os, "posix_fallocate"):
         return
     for path in folder.glob("gauge_live*_*.db"):
         # A killed process has left this file, and its last queue would be counted for ever.
@@ -63,7 +64,7 @@ def reserve() -> None:
         for path in paths:
             path.unlink(missing_ok=True)
         logger.warning("/metrics will tell of this process alone: %s: %s", folder, error.strerror)
-        del os.environ[_FOLDER]
+        del os.environ[FOLDER]
         BentoMLContainer.metrics_client.get().multiproc = False
 
 

@@ -31,7 +31,7 @@ from bentoml._internal.bento.build_config import BentoBuildConfig, BentoPathSpec
 from bentoml._internal.utils import circus
 from tornado import gen
 
-from serving import address, worker
+from serving import address, metrics, worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,6 @@ API_ANSWER_S = 5
 TRIES = 3
 API = "service"
 API_SOCKET = "_bento_api_server"
-METRICS = "PROMETHEUS_MULTIPROC_DIR"
 
 logger = logging.getLogger("bentoml.resnet18")
 
@@ -72,7 +71,7 @@ class Supervisor(circus.Arbiter):
         reloaded = options.pop("plugins", None)
         super().__init__(watchers, *arguments, **options | closed | {"check_delay": -1})
         self.loop.call_later(CHECK_EVERY_S, self._check)
-        self._metrics = _own_folder(Path(watchers[0].env[METRICS]))
+        self._metrics = _own_folder(Path(watchers[0].env[metrics.FOLDER]))
         self._tie, self._inherited = socket.socketpair()
         self._inherited.set_inheritable(True)
         self._ready: set[int] = set()
@@ -86,7 +85,7 @@ class Supervisor(circus.Arbiter):
             folder = reloaded[0]["working_dir"]
             threading.Thread(target=self._watch, args=(folder,), name="resnet18-reload", daemon=True).start()
         for watcher in watchers:
-            watcher.env[METRICS] = str(self._metrics)
+            watcher.env[metrics.FOLDER] = str(self._metrics)
             watcher.env[worker.VARIABLE] = f"{self._inherited.fileno()},{self.sockets[API_SOCKET].fileno()}"
             watcher.respawn = True
             # A worker stops its own children, once they have nothing to do.

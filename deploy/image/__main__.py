@@ -55,7 +55,7 @@ def build_bento(variant: Variant) -> str:
 
     os.environ["RESNET18_RUNTIME"] = variant.runtime
     try:
-        model = artifacts.choose(settings.load(), "cuda:0" if variant.device == "cuda" else "cpu")
+        model = artifacts.choose(settings.read(), "cuda:0" if variant.device == "cuda" else "cpu")
     except (settings.SettingsError, artifacts.ArtifactError) as error:
         raise ImageError(str(error)) from None
     # Whatever serves in the image, it is packed on this machine, which may have no GPU.

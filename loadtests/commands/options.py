@@ -50,7 +50,7 @@ class Options:
 
     def profile(self, name: str) -> Profile:
         """A profile with the mix that was asked for. Raises ValueError."""
-        known = profiles.load()
+        known = profiles.read()
         if name not in known:
             raise ValueError(f"there is no profile {name!r}; there are {', '.join(known)}")
         return replace(known[name], mix=self.mix) if self.mix else known[name]

@@ -13,6 +13,6 @@ from loadtests.commands.console import console
 def list_profiles() -> None:
     """List the profiles."""
     table = Table("profile", "seconds", "what it does", box=None)
-    for profile in profiles.load().values():
+    for profile in profiles.read().values():
         table.add_row(profile.name, f"{profile.warm_up_s + profile.seconds:.0f}", profile.about)
     console.print(table)

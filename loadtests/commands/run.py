@@ -59,7 +59,7 @@ def run(
     options = take(rest)
     try:
         profile = options.profile(name)
-        bounds = verdict.load(name, thresholds or verdict.FILE)
+        bounds = verdict.read(name, thresholds or verdict.FILE)
         if duration:
             profile = profile.lasting(duration)
         if warm_up is not None:

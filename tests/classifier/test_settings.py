@@ -9,7 +9,7 @@ import pydantic
 import pytest
 
 from classifier.runtimes import RUNTIMES
-from classifier.settings import PREFIX, Settings, SettingsError, load
+from classifier.settings import PREFIX, Settings, SettingsError, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,19 +26,19 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def loaded(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
-    """A function that loads settings from the variables given."""
+def given(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
+    """A function that reads settings from the variables given."""
 
     def from_environment(**values: str) -> Settings:
         for name, value in values.items():
             monkeypatch.setenv(PREFIX + name.upper(), value)
-        return load()
+        return read()
 
     return from_environment
 
 
 def test_defaults() -> None:
-    settings = load()
+    settings = read()
     assert (settings.runtime, settings.precision, settings.device, settings.placement) == (
         "onnx",
         "auto",
@@ -49,9 +49,9 @@ def test_defaults() -> None:
     assert settings.max_body_bytes == 20 * 1024 * 1024
 
 
-def test_every_default_can_be_set_explicitly(loaded: Callable[..., Settings]) -> None:
-    defaults = {name: str(value) for name, value in load().model_dump().items() if value is not None}
-    assert loaded(**defaults) == load()
+def test_every_default_can_be_set_explicitly(given: Callable[..., Settings]) -> None:
+    defaults = {name: str(value) for name, value in read().model_dump().items() if value is not None}
+    assert given(**defaults) == read()
 
 
 def test_every_setting_is_described() -> None:
@@ -81,8 +81,8 @@ def test_every_setting_is_described() -> None:
         ("trusted_proxies", "10.0.0.7, fd00::/8", "10.0.0.7, fd00::/8"),
     ],
 )
-def test_good_values(loaded: Callable[..., Settings], name: str, text: str, value: object) -> None:
-    assert getattr(loaded(**{name: text}), name) == value
+def test_good_values(given: Callable[..., Settings], name: str, text: str, value: object) -> None:
+    assert getattr(given(**{name: text}), name) == value
 
 
 @pytest.mark.parametrize(
@@ -135,10 +135,10 @@ def test_good_values(loaded: Callable[..., Settings], name: str, text: str, valu
     ],
 )
 def test_bad_values_are_quoted_with_what_is_allowed(
-    loaded: Callable[..., Settings], name: str, text: str, allowed: str
+    given: Callable[..., Settings], name: str, text: str, allowed: str
 ) -> None:
     with pytest.raises(SettingsError) as raised:
-        loaded(**{name: text})
+        given(**{name: text})
     message = str(raised.value)
     assert f"RESNET18_{name.upper()}={text!r} can't be honoured: " in message
     assert allowed in message
@@ -157,22 +157,22 @@ def test_bad_values_are_quoted_with_what_is_allowed(
         ("a key with blanks in it", "key 1 has a character that is not printable ASCII"),
     ],
 )
-def test_a_bad_key_is_refused_and_not_quoted(loaded: Callable[..., Settings], keys: str, told: str) -> None:
+def test_a_bad_key_is_refused_and_not_quoted(given: Callable[..., Settings], keys: str, told: str) -> None:
     with pytest.raises(SettingsError) as raised:
-        loaded(api_keys=keys)
+        given(api_keys=keys)
     message = str(raised.value)
     assert message.startswith(f"RESNET18_API_KEYS can't be honoured: {told}")
     assert not any(key in message for key in keys.split(",") if key.strip())
 
 
-def test_keys_do_not_show_in_settings(loaded: Callable[..., Settings]) -> None:
-    settings = loaded(api_keys="a-key-of-16-chars")
+def test_keys_do_not_show_in_settings(given: Callable[..., Settings]) -> None:
+    settings = given(api_keys="a-key-of-16-chars")
     assert "a-key-of-16-chars" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 
-def test_all_bad_values_are_told_at_once(loaded: Callable[..., Settings]) -> None:
+def test_all_bad_values_are_told_at_once(given: Callable[..., Settings]) -> None:
     with pytest.raises(SettingsError) as raised:
-        loaded(workers="0", runtime="caffe", device="tpu")
+        given(workers="0", runtime="caffe", device="tpu")
     lines = str(raised.value).splitlines()
     assert [line.split("=")[0] for line in lines] == ["RESNET18_RUNTIME", "RESNET18_DEVICE", "RESNET18_WORKERS"]
 
@@ -181,7 +181,7 @@ def test_all_bad_values_are_told_at_once(loaded: Callable[..., Settings]) -> Non
 def test_unknown_names_are_refused_with_the_list(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "1")
     with pytest.raises(SettingsError) as raised:
-        load()
+        read()
     assert str(raised.value).startswith(f"{name} is not a setting; the settings are RESNET18_ACCESS_LOG, ")
     assert all(PREFIX + field.upper() in str(raised.value) for field in Settings.model_fields)
 
@@ -189,11 +189,11 @@ def test_unknown_names_are_refused_with_the_list(monkeypatch: pytest.MonkeyPatch
 def test_other_variables_are_no_concern(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESNET", "1")
     monkeypatch.setenv("RUNTIME", "caffe")
-    assert load().runtime == "onnx"
+    assert read().runtime == "onnx"
 
 
 def test_settings_are_frozen() -> None:
-    settings: Any = load()
+    settings: Any = read()
     with pytest.raises(pydantic.ValidationError, match="frozen"):
         settings.workers = 2
 
@@ -203,7 +203,7 @@ def test_settings_are_frozen() -> None:
     [("0", 8, 1, 8), ("0", 8, 4, 2), ("0", 8, 3, 2), ("0", 2, 4, 1), ("3", 8, 4, 3)],
 )
 def test_threads_share_the_cores(
-    loaded: Callable[..., Settings],
+    given: Callable[..., Settings],
     monkeypatch: pytest.MonkeyPatch,
     threads: str,
     cores: int,
@@ -211,10 +211,10 @@ def test_threads_share_the_cores(
     expected: int,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-    assert loaded(threads=threads).threads_of(processes) == expected
+    assert given(threads=threads).threads_of(processes) == expected
 
 
-def test_threads_where_affinity_is_not_told(loaded: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_where_affinity_is_not_told(given: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    assert loaded().threads_of(2) == 3
+    assert given().threads_of(2) == 3

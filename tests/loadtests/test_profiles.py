@@ -29,12 +29,12 @@ def test_a_bad_profile_is_quoted(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "file.toml"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(ProfileError) as raised:
-        profiles.load(file)
+        profiles.read(file)
     assert said in str(raised.value) and "'x'" in str(raised.value)
 
 
 def test_a_profile_is_stretched_and_set_to_a_rate_in_its_proportions() -> None:
-    spike = profiles.load()["spike"]
+    spike = profiles.read()["spike"]
     assert [phase.seconds for phase in spike.lasting(90.0).phases] == [30.0, 20.0, 40.0]
     rates = [segment.rate for segment in spike.at_rate(300.0).segments(capacity=1.0)]
     assert rates == pytest.approx([40.0, 40.0, 300.0, 40.0])

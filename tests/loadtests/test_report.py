@@ -24,7 +24,7 @@ def body(latency: float = 0.02, passed: bool = True) -> dict[str, Any]:
 
     rows = np.zeros(400, DTYPE)
     rows["at"], rows["latency"], rows["status"] = np.linspace(0, 3.99, 400), latency, 200
-    profile = profiles.load()["overload"].lasting(4.0)
+    profile = profiles.read()["overload"].lasting(4.0)
     total = samples.summarise("overload", rows, 4.0, 100.0)
     result = Result(
         profile=profile,

@@ -57,11 +57,11 @@ def test_every_profile_has_thresholds_and_every_table_a_profile() -> None:
     import tomllib
 
     tables = set(tomllib.loads(verdict.FILE.read_text(encoding="utf-8")))
-    assert tables - {"all"} <= set(profiles.load())
-    for name in profiles.load():
-        figures = {threshold.figure for threshold in verdict.load(name)}
+    assert tables - {"all"} <= set(profiles.read())
+    for name in profiles.read():
+        figures = {threshold.figure for threshold in verdict.read(name)}
         assert {"failed_share", "dropped_share"} <= figures
-    assert "memory_growth_share" in {threshold.figure for threshold in verdict.load("soak")}
+    assert "memory_growth_share" in {threshold.figure for threshold in verdict.read("soak")}
 
 
 def toml(folder: Path, text: str) -> Path:
@@ -72,8 +72,8 @@ def toml(folder: Path, text: str) -> Path:
 
 def test_a_profiles_own_threshold_wins_and_an_empty_one_takes_it_back(tmp_path: Path) -> None:
     path = toml(tmp_path, "[all]\np50_ms = {max = 1}\np99_ms = {max = 2}\n[soak]\np50_ms = {max = 3}\np99_ms = {}\n")
-    assert verdict.load("soak", path) == [Threshold("p50_ms", max=3)]
-    assert verdict.load("steady", path) == [Threshold("p50_ms", max=1), Threshold("p99_ms", max=2)]
+    assert verdict.read("soak", path) == [Threshold("p50_ms", max=3)]
+    assert verdict.read("steady", path) == [Threshold("p50_ms", max=1), Threshold("p99_ms", max=2)]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_profiles_own_threshold_wins_and_an_empty_one_takes_it_back(tmp_path: 
 )
 def test_a_bad_threshold_is_quoted(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ThresholdError) as raised:
-        verdict.load("all", toml(tmp_path, text))
+        verdict.read("all", toml(tmp_path, text))
     assert said in str(raised.value)
 
 
@@ -107,4 +107,4 @@ def test_what_fails_or_is_dropped_counts_outside_the_judged_phase_too() -> None:
 def test_thresholds_that_would_judge_nothing_are_refused(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "t.toml").write_text(text)
     with pytest.raises(ThresholdError, match=said):
-        verdict.load("steady", tmp_path / "t.toml")
+        verdict.read("steady", tmp_path / "t.toml")
