@@ -81,7 +81,7 @@ lock: $(VENV)/dev.done ## Lock what images install, with hashes (LOCK_ARGS=... f
 test: $(VENV)/dev.done ## Set up and run lint, types and every test but the image's
 	@$(MAKE) --no-print-directory lint
 	@TESTS_STORE=$$(mktemp -d) && export TESTS_STORE && trap 'rm -rf "$$TESTS_STORE"' EXIT && \
-		$(BIN)/python -m pytest -m 'not image and not alone' --numprocesses 4 --dist loadfile && \
+		$(BIN)/python -m pytest -m 'not image and not alone' --numprocesses 4 --dist loadfile --no-loadscope-reorder && \
 		$(BIN)/python -m pytest -m alone
 
 check: $(VENV)/dev.done ## Lint, types, and the tests that need no model, server or browser: while you work
