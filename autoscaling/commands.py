@@ -90,7 +90,7 @@ def check(manifests: Path, as_json: bool, **given: Any) -> None:
         load = prepared.load
         split = request.split_s(len(load))
         judge = Judge(load, fleet, terms, split, len(load))
-        row = judge.row(str(manifests), manifest.autoscaler) | {"file": os.path.relpath(manifest.file)}
+        row = judge.row(str(manifests), manifest.autoscaler) | {"file": os.path.normpath(manifest.file)}
     except _TOLD as error:
         raise click.UsageError(str(error)) from None
     verdict = reporting.verdict(row, terms)

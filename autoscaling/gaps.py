@@ -39,7 +39,7 @@ class Prepared:
     def at(self, second: int) -> str:
         """The time of a ``second`` of the trace, in words."""
         if not self.dated:
-            return f"second {second:,} of the trace"
+            return f"second {second:,} of the trace (day {second / DAY_S:.4g})"
         return f"{datetime.fromtimestamp(self.load.start + second, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 

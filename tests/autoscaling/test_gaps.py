@@ -85,7 +85,7 @@ def test_smoothing_keeps_the_mean_and_loses_the_noise() -> None:
         (
             [(1000, 1100)],
             None,
-            "a gap of 100 s from second 1,000 of the trace on. It was filled with a straight line and",
+            "a gap of 100 s from second 1,000 of the trace (day 0.01157) on. It was filled with",
         ),
         ([(1000, 1100)], 1.7e9, "a gap of 100 s from 2023-11-14 22:30:00 UTC on."),
         (
