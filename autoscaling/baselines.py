@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autoscaling.fleet import Fleet, Load, fixed, simulate
+from autoscaling.fleet import MAX_PODS, Fleet, FleetError, Load, fixed, simulate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,8 +25,17 @@ def smallest_fixed(load: Load, fleet: Fleet, begin: int, end: int, late: float) 
 
 
 def highest_second(load: Load, fleet: Fleet, begin: int, end: int) -> int:
-    """The pods that answer the fullest second counted from ``begin`` to ``end`` without a queue; 1 at least."""
-    return _pods(_counted(load, load.offered, begin, end), fleet)
+    """The pods that answer the fullest second counted from ``begin`` to ``end`` without a queue; 1 at least.
+
+    Raises FleetError for more than MAX_PODS.
+    """
+    most = _pods(_counted(load, load.offered, begin, end), fleet)
+    if most > MAX_PODS:
+        raise FleetError(
+            f"the highest second has the images of {most:.4g} pods that answer {fleet.rate:g} a second; "
+            f"at most {MAX_PODS:,} can be simulated"
+        )
+    return most
 
 
 def five_minute_peak(load: Load, fleet: Fleet, begin: int, end: int) -> int:

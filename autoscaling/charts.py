@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 WIDTH, PANEL = 860, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 30, 40
+_CAPTION = 24
 GREEN, ORANGE, BLUE, RED, GREY = "#1a9e77", "#d98324", "#5b8dd6", "#d1495b", "#808890"
 _TEXT = 'font-family="system-ui, sans-serif" font-size="12" fill="#808890"'
 
@@ -51,10 +52,9 @@ class Point:
     colour: str = GREY
 
 
-def over_time(panels: Sequence[Panel], hours: NDArray[np.float64], title: str) -> str:
-    """``panels`` one below the other, over ``hours`` of a day."""
-    height = PANEL * len(panels)
-    parts = [_head(height, title)]
+def over_time(panels: Sequence[Panel], hours: NDArray[np.float64], caption: str) -> str:
+    """``panels`` one below the other, over ``hours`` of a day, with a ``caption`` below."""
+    parts = _head(PANEL * len(panels), caption)
     for number, panel in enumerate(panels):
         top, bottom = number * PANEL + _TOP, (number + 1) * PANEL - _BOTTOM
         most = max((float(line.values.max()) for line in panel.lines), default=0.0) * 1.05 or 1.0
@@ -74,7 +74,7 @@ def over_time(panels: Sequence[Panel], hours: NDArray[np.float64], title: str) -
     return "\n".join([*parts, "</svg>\n"])
 
 
-def trade(points: Sequence[Point], promise: float, title: str) -> str:
+def trade(points: Sequence[Point], promise: float, caption: str) -> str:
     """Cost, as a share of the fixed fleet's, over the late share, with the ``promise`` as a line."""
     height = 420
     top, bottom = _TOP, height - _BOTTOM
@@ -86,7 +86,7 @@ def trade(points: Sequence[Point], promise: float, title: str) -> str:
     def across(late: float) -> float:
         return _LEFT + (math.log10(min(max(late, floor), ceiling)) - low) / (high - low) * (WIDTH - _LEFT - _RIGHT)
 
-    parts = [_head(height, title), *_vertical("cost, smallest fixed fleet = 1", most, top, bottom)]
+    parts = [*_head(height, caption), *_vertical("cost, smallest fixed fleet = 1", most, top, bottom)]
     for power in range(math.ceil(low), math.floor(high) + 1):
         x = across(10.0**power)
         parts.append(f'<text {_TEXT} x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{100 * 10.0**power:g} %</text>')
@@ -121,9 +121,14 @@ def thinned(values: NDArray[np.float64], width: int, how: str = "mean") -> NDArr
     return found
 
 
-def _head(height: int, title: str) -> str:
-    size = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img"><title>{escape(title)}</title>'
+def _head(height: int, caption: str) -> list[str]:
+    """The chart's beginning, and the ``caption`` under its ``height``."""
+    size = f'viewBox="0 0 {WIDTH} {height + _CAPTION}" width="{WIDTH}" height="{height + _CAPTION}"'
+    text = escape(caption)
+    return [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img"><title>{text}</title>',
+        f'<text {_TEXT} x="{_LEFT}" y="{height + 12}">{text}</text>',
+    ]
 
 
 def _vertical(label: str, most: float, top: int, bottom: int) -> list[str]:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from autoscaling.console import console
 from autoscaling.machines import PACKAGED, Figures, Machine, MachinesError, read, scaled, served
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import Console
+
 RATES = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
 # The most common rule of thumb, images a second and the GPU: up to 10, up to 50, and above.
 RULE = ((10.0, "T4"), (50.0, "A10G"), (math.inf, "A100"))
-# If the output is no terminal.
-WIDTH = 160
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def machines(
             raise MachinesError(f"{named[0]} {given[named[0]]}: name the machine it was measured on with --on TYPE")
         if on is not None:
             found = scaled(found, on, _figures(found, on, alpha_ms, beta_ms, host_ms, model_url))
-        _show(Console(width=None if sys.stdout.isatty() else WIDTH), found, rate, slo_ms, fill)
+        _show(console(), found, rate, slo_ms, fill)
     except MachinesError as error:
         raise click.UsageError(str(error)) from None
 
@@ -158,10 +157,10 @@ def _show(console: Console, found: Sequence[Machine], rate: float, slo_ms: float
         )
         for basis in dict.fromkeys(machine.basis for machine in found if not machine.measured and machine.basis):
             types = ", ".join(machine.type for machine in found if machine.basis == basis and not machine.measured)
-            console.print(f"  assumed of {types}: {basis}", markup=False, highlight=False)
+            console.print(f"  assumed of {types}: {basis}")
     for source in dict.fromkeys(machine.source for machine in found if machine.source):
         dates = ", ".join(sorted({machine.price_date for machine in found if machine.source == source}))
-        console.print(f"  prices of {dates}: {source}", markup=False, highlight=False)
+        console.print(f"  prices of {dates}: {source}")
 
 
 def _table(title: str, texts: Sequence[str], columns: Sequence[str]) -> Table:

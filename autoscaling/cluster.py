@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING
 
 import yaml
 
+from autoscaling import output
 from harness.http import free_port, is_ready
 
 if TYPE_CHECKING:
@@ -205,8 +206,7 @@ class Cluster:
             return
         targets = [{"targets": [f"127.0.0.1:{port}"], "labels": {"namespace": NAMESPACE}} for port in ports]
         # Renamed into place, so that it is never read half-written.
-        (self.folder / "pods.new").write_text(yaml.safe_dump(targets))
-        (self.folder / "pods.new").rename(self.folder / "pods.yml")
+        output.put(self.folder, lambda folder: (folder / "pods.yml").write_text(yaml.safe_dump(targets)))
         self._scraped = ports
 
     def _tell(self, pod: Pod) -> None:

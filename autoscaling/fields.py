@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
+from urllib.parse import urlsplit
 
 from autoscaling.behavior import MAX_INT32
 
 # Suffixes of a quantity in Kubernetes, as powers of ten; those of two are for bytes, of which no metric here is.
 _POWERS = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9}
+# The characters that a URL can have: printed ones of ASCII, but no space.
+_SENT = re.compile(r"[!-~]+")
 _QUANTITY = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:[eE]([+-]?\d{1,2})|([numkMG]?))")
 
 
@@ -55,7 +59,7 @@ class Fields:
         if value is None:
             value = {}
         if not isinstance(value, dict):
-            self.refuse(name, f"{_short(value)} is no mapping")
+            self.refuse(name, f"{quoted(value)} is no mapping")
         return Fields(self.file, self._at(name), value)
 
     def children(self, name: str) -> list[Fields]:
@@ -64,10 +68,10 @@ class Fields:
         if value is None:
             return []
         if not isinstance(value, list):
-            self.refuse(name, f"{_short(value)} is no list")
+            self.refuse(name, f"{quoted(value)} is no list")
         for number, item in enumerate(value):
             if not isinstance(item, dict):
-                self.refuse(f"{name}[{number}]", f"{_short(item)} is no mapping")
+                self.refuse(f"{name}[{number}]", f"{quoted(item)} is no mapping")
         return [Fields(self.file, self._at(f"{name}[{number}]"), item) for number, item in enumerate(value)]
 
     def integer(self, name: str, lowest: int, highest: int = MAX_INT32, default: int | None = None) -> int:
@@ -75,7 +79,7 @@ class Fields:
         value = self._given(name, default)
         if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
             span = f"{lowest} to {highest}" if highest < MAX_INT32 else f"{lowest} or more"
-            self.refuse(name, f"{_short(value)} is no whole number of {span}")
+            self.refuse(name, f"{quoted(value)} is no whole number of {span}")
         return value
 
     def text(self, name: str, allowed: tuple[str, ...] = (), default: str | None = None) -> str:
@@ -83,7 +87,7 @@ class Fields:
         value = self._given(name, default)
         if not isinstance(value, str):
             hint = f'; write "{value}"' if isinstance(value, int | float) and not isinstance(value, bool) else ""
-            self.refuse(name, f"{_short(value)} is no text{hint}")
+            self.refuse(name, f"{quoted(value)} is no text{hint}")
         if allowed and value not in allowed:
             self.refuse(name, f"{value!r} can't be simulated; known here {_are(allowed)}")
         return value
@@ -104,12 +108,12 @@ class Fields:
         value = self._given(name, default)
         match = _QUANTITY.fullmatch(str(value)) if isinstance(value, str | int | float) else None
         if match is None or isinstance(value, bool):
-            self.refuse(name, f'{_short(value)} is no quantity; such as "50", 1500m or 2k')
+            self.refuse(name, f'{quoted(value)} is no quantity; such as "50", 1500m or 2k')
         digits, power, suffix = match.groups()
         # The decimal point is moved in the text, so that 1500m is the float that 1.5 is.
         scaled = float(f"{digits}e{power or _POWERS[suffix or '']}")
         if scaled < lowest:
-            self.refuse(name, f"{_short(value)} is under {lowest:g}")
+            self.refuse(name, f"{quoted(value)} is under {lowest:g}")
         return scaled
 
 
@@ -117,7 +121,25 @@ def _are(names: tuple[str, ...]) -> str:
     return f"is {names[0]}" if len(names) == 1 else f"are {', '.join(names)}"
 
 
-def _short(value: object) -> str:
-    """``value`` as quoted in a message."""
+def parsed(text: str | bytes) -> Any:
+    """The value that ``text`` is as JSON. Raises ValueError, for one that is nested too deep as well."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
+def is_address(url: str) -> bool:
+    """Whether ``url`` is an HTTP address that a request can be sent to."""
+    try:
+        parts = urlsplit(url)
+        named = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        return named and _SENT.fullmatch(url) is not None
+    except ValueError:  # a port that is no number, a bracket that does not close
+        return False
+
+
+def quoted(value: object) -> str:
+    """``value`` as quoted in a message, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

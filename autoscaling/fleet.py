@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WORKERS = 2
+# A fleet of more pods would not fit into the memory of the simulation.
+MAX_PODS = 100_000
 # Seconds of the trace before the first judged one, in which a fleet finds its size.
 WARM_UP_S = 3600
 _SELECT = {"Max": 0, "Min": 1, "Disabled": 2}

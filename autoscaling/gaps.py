@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,10 +27,20 @@ DAYS = (-1, 1, -7, 7, -2, 2)
 
 @dataclass(frozen=True)
 class Prepared:
-    """The ``load`` of a trace, and its ``gaps``: (first second, seconds, how it was filled)."""
+    """The ``load`` of a trace, and its ``gaps``: (first second, seconds, how it was filled).
+
+    ``dated``: the trace tells when it begins.
+    """
 
     load: Load
     gaps: tuple[tuple[int, int, str], ...]
+    dated: bool
+
+    def at(self, second: int) -> str:
+        """The time of a ``second`` of the trace, in words."""
+        if not self.dated:
+            return f"second {second:,} of the trace (day {second / DAY_S:.4g})"
+        return f"{datetime.fromtimestamp(self.load.start + second, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def prepare(trace: Trace, scale: float = 1.0, smooth_s: int = 0, seed: int = 0, *, zeros: bool = False) -> Prepared:
@@ -63,7 +74,9 @@ def prepare(trace: Trace, scale: float = 1.0, smooth_s: int = 0, seed: int = 0, 
     rates = np.repeat(filled / trace.step_s * scale, trace.step_s)
     if trace.step_s > 1 or smooth_s > 1:
         rates = np.random.default_rng(seed).poisson(rates).astype(np.float64)
-    return Prepared(Load(rates, np.repeat(known, trace.step_s), trace.start or 0.0), tuple(gaps))
+    return Prepared(
+        Load(rates, np.repeat(known, trace.step_s), trace.start or 0.0), tuple(gaps), trace.start is not None
+    )
 
 
 def _runs(flags: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from autoscaling.fields import Fields, ManifestError
+from autoscaling.fields import Fields, ManifestError, quoted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ def objects(path: Path, within: tuple[Path, ...] = ()) -> list[Fields]:
 
     ``within`` are the directories that ``path`` is a resource of.
     """
-    if not path.is_dir():
+    if not is_folder(path):
         return _documents(path)
     if path.resolve() in within:
         raise ManifestError(f"{path}: this directory is among its own resources")
@@ -48,31 +48,54 @@ def objects(path: Path, within: tuple[Path, ...] = ()) -> list[Fields]:
     return listed
 
 
+def is_folder(path: Path) -> bool:
+    """Whether ``path`` is a directory; no path is one that is too long, or has a NUL in it."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def _resource(own: Fields, name: str, folder: Path, within: tuple[Path, ...]) -> list[Fields]:
-    if not (folder / name).exists():
-        own.refuse("resources", f"{name!r} is no file or directory here; nothing is fetched")
+    if not (is_folder(folder / name) or _is_file(folder / name)):
+        own.refuse("resources", f"{quoted(name)} is no file or directory here; nothing is fetched")
     return objects(folder / name, (*within, folder.resolve()))
 
 
 def _texts(fields: Fields, name: str) -> list[str]:
     values = fields.values.get(name) or []
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        fields.refuse(name, f"{values!r} is no list of names")
+        fields.refuse(name, f"{quoted(values)} is no list of names")
     return values
 
 
 def _documents(path: Path) -> list[Fields]:
     try:
-        loaded = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+        loaded = _loaded(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ManifestError(f"{path}: it can't be read: {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        told = " ".join(str(error).split())
-        raise ManifestError(f"{path}: it is no YAML: {told[:200]}") from error
+    except ValueError as error:
+        raise ManifestError(f"{path}: it is no YAML: {error}") from error
     for item in loaded:
         if item is not None and not isinstance(item, dict):
             raise ManifestError(f"{path}: {str(item)[:60]!r} is no object of Kubernetes")
     return [Fields(str(path), "", item) for item in loaded if item is not None]
+
+
+def _loaded(text: str) -> list[Any]:
+    """The documents of ``text``. Raises ValueError; its message has no line break."""
+    try:
+        return list(yaml.safe_load_all(text))
+    # ValueError: a number of thousands of digits, or a date such as 2024-13-45.
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())[:200]) from None
 
 
 def _patched(listed: list[Fields], patch: Fields, folder: Path) -> list[Fields]:
@@ -96,16 +119,19 @@ def _change(patch: Fields, folder: Path) -> dict[str, Any] | list[Any]:
         path = folder / patch.text("path")
         try:
             text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            patch.refuse("path", f"{path} can't be read: {error}")
+        except (OSError, ValueError) as error:
+            patch.refuse("path", f"{quoted(str(path))} can't be read: {getattr(error, 'strerror', None) or error}")
     else:
         text = patch.text("patch")
     try:
-        change = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        patch.refuse("patch", f"it is no YAML: {' '.join(str(error).split())[:200]}")
+        loaded = _loaded(text)
+    except ValueError as error:
+        patch.refuse("patch", f"it is no YAML: {error}")
+    if len(loaded) != 1:
+        patch.refuse("patch", f"it holds {len(loaded)} documents; a patch is one")
+    (change,) = loaded
     if not isinstance(change, dict | list):
-        patch.refuse("patch", f"{change!r} is neither an object nor a list of operations")
+        patch.refuse("patch", f"{quoted(change)} is neither an object nor a list of operations")
     return change
 
 

@@ -6,14 +6,13 @@ A GPU answers ``b / (α·b + β)`` images a second in batches of b (Nexus, SOSP 
 
 from __future__ import annotations
 
-import json
 import math
-import urllib.error
-import urllib.parse
-import urllib.request
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from autoscaling.fields import is_address, parsed, quoted
+from harness.http import ask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +24,9 @@ MAX_BATCH = 32
 LEARNED = 64
 # No figure of a machine is larger.
 MOST = 1e9
+# For a service's whole answer.
+TIMEOUT_S = 10.0
+_MAX_BYTES = 2**20
 
 
 class MachinesError(Exception):
@@ -93,12 +95,12 @@ class Machine:
 def read(path: Path) -> list[Machine]:
     """The machines of a table such as assets/machines.json. Raises MachinesError."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["machines"]
+        rows = parsed(path.read_bytes())["machines"]
         if not isinstance(rows, list):
             raise TypeError
     except OSError as error:
         raise MachinesError(f"{str(path)!r} can't be read: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         raise MachinesError(f'{str(path)!r} is no table of machines: {{"machines": [{{"type": ..., ...}}]}}') from None
     machines = [_machine(row, f"{str(path)!r}, machine {number}") for number, row in enumerate(rows, start=1)]
     if not machines:
@@ -118,21 +120,21 @@ _ABOVE_0 = ("usd_per_hour", "vcpu", "alpha_ms")
 
 def _machine(row: Any, where: str) -> Machine:
     if not isinstance(row, dict):
-        raise MachinesError(f"{where}: {row!r} is no object")
+        raise MachinesError(f"{where}: {quoted(row)} is no object")
     known = {field.name: field for field in fields(Machine)}
     if unknown := [name for name in row if name not in known]:
-        raise MachinesError(f"{where}: {unknown[0]!r} is no field; there are {', '.join(known)}")
+        raise MachinesError(f"{where}: {quoted(unknown[0])} is no field; there are {', '.join(known)}")
     if missing := [name for name, field in known.items() if name not in row and field.default is MISSING]:
         raise MachinesError(f"{where}: {missing[0]!r} is missing")
     for name, value in row.items():
         types, kind = _KINDS[str(known[name].type)]
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            raise MachinesError(f"{where}: {name} is {value!r}; it must be a {kind}")
+            raise MachinesError(f"{where}: {name} is {quoted(value)}; it must be a {kind}")
         if not isinstance(value, int | float):
             continue
         if not 0 <= value < math.inf or (name in _ABOVE_0 and not value):
             least = "more than 0" if name in _ABOVE_0 else "0 or more"
-            raise MachinesError(f"{where}: {name} is {value!r}; it must be {least}")
+            raise MachinesError(f"{where}: {name} is {quoted(value)}; it must be {least}")
         if value > MOST:
             raise MachinesError(f"{where}: {name} is {str(value)[:40]}; it must be at most {MOST:g}")
     machine = Machine(**row)
@@ -192,19 +194,23 @@ def served(url: str, host_ms: float) -> Figures:
 
     If the cores that infer decode as well, its α includes both: ``host_ms`` is subtracted. Raises MachinesError.
     """
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise MachinesError(f"{url!r} is no address of a service's /model, such as http://127.0.0.1:3000/model")
+    if not is_address(url):
+        raise MachinesError(f"{quoted(url)} is no address of a service's /model, such as http://127.0.0.1:3000/model")
     try:
-        with urllib.request.urlopen(url, timeout=10) as reply:
-            model = json.loads(reply.read(1 << 20))
+        status, _, body = ask(url, within_s=TIMEOUT_S, most=_MAX_BYTES)
+    except OSError as error:
+        raise MachinesError(f"{url!r} does not answer: {error.strerror or error}") from None
+    try:
+        model = parsed(body)
         batcher = model["runner"]["batcher"]
         alpha_ms, beta_ms = float(batcher["alpha_ms"]), float(batcher["beta_ms"])
         batches = sum(batcher["batches"].values())
         decodes = (model["placement"], model["runner"]["device"]) == ("inline", "cpu")
-    except urllib.error.URLError as error:
-        raise MachinesError(f"{url!r} does not answer: {getattr(error, 'reason', None) or error}") from None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise MachinesError(f"{url!r} does not answer as the service's GET /model does: {error!r}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        start = body[:60].decode(errors="replace")
+        raise MachinesError(
+            f"{url!r} does not answer as the service's GET /model does: status {status}, a body that begins {start!r}"
+        ) from None
     if batches < LEARNED:
         raise MachinesError(f"{url!r} has run {batches} batches; {LEARNED} are needed before its α is worth anything")
     if decodes and alpha_ms <= host_ms:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from autoscaling import cron, kustomize, queries
 from autoscaling.fields import Fields, ManifestError
+from autoscaling.fleet import MAX_PODS
 from autoscaling.hpa import (
     DOWN_DEFAULT,
     UP_DEFAULT,
@@ -39,8 +40,6 @@ _ASKING = (
     "serverAddress", "query", "threshold", "activationThreshold", "namespace", "ignoreNullValues", "authModes",
     "unsafeSsl", "customHeaders", "queryParameters", "timeout",
 )  # fmt: skip
-# A fleet of more pods would not fit into the memory of the simulation.
-MAX_PODS = 100_000
 _PLAIN = (
     "no behavior is given: Kubernetes then goes by older rules (four pods or twice as many a sync, up to the highest "
     "wish of five minutes even if the load is gone), which are simulated as the defaults of behavior"

@@ -19,13 +19,16 @@ from autoscaling.search import THRIFT, Fit, Search
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+DAY_S = 86400
+PLAIN, SCHEDULED = "offered rate, tuned", "offered rate + schedule"
 # The loop's phases with which a policy is judged, by its worst lateness and its median cost.
 JUDGED_PHASES = (0, 3, 6, 9, 12)
 # To be chosen, a schedule or a pre-warm must save so much more than the plain rate, as a share of the fixed fleet.
 WORTH = 0.01
 # After so long without an image it may be cheaper to have no pod at all.
 IDLE_S = 600
-DAY_S = 86400
+# Fewer days can't teach a schedule: the control moves whole days, and of one day it keeps the clock.
+LEARNED_S = 2 * DAY_S
 
 
 @dataclass(frozen=True)
@@ -151,20 +154,41 @@ def plan(
     if control is not None:
         control["gain"] = _gain(rows)
     tuned = {name: fit for name, fit in found.items() if fit.cost < float("inf")}
+    notes = []
+    if search.end < LEARNED_S:
+        notes.append(
+            f"No schedule was tried: the part to tune on has {search.end / DAY_S:.2g} days, and {LEARNED_S // DAY_S} "
+            "are needed to tell a habit from a day."
+        )
     fixed_cost = judge._units(judge.pods["fixed_fleet"]) * float(load.counted[begin:split].sum())
     chosen = _chosen(tuned, fixed_cost, control)
     body = {
         "bound": judge.bound,
         "baselines": judge.pods,
-        "policies": [*judge.fixed_rows(), *rows],
+        "policies": [*judge.fixed_rows(), *distinct(rows, chosen)],
         "chosen": chosen,
         "control": control,
+        "notes": notes,
         "split_s": split,
         "judged_s": judge.seconds,
         "fleet": asdict(fleet),
         "terms": asdict(terms),
     }
     return Plan(body, autoscalers, [(late, cost / fixed_cost) for late, cost in search.tried])
+
+
+def distinct(rows: list[dict[str, Any]], chosen: str) -> list[dict[str, Any]]:
+    """``rows`` without those where what was added to the plain rate did nothing."""
+    figures = ("late_share", "late_share_median", "replica_seconds", "machine_seconds")
+    plain = next((row for row in rows if row["name"] == PLAIN), None)
+    return [
+        row
+        for row in rows
+        if plain is None
+        or row["name"] in (PLAIN, chosen)
+        or not row["name"].startswith("offered rate")
+        or any(row[name] != plain[name] for name in figures)
+    ]
 
 
 def _check_images(load: Load, begin: int, end: int, purpose: str) -> None:
@@ -188,12 +212,12 @@ def _tuned(search: Search, seed: int) -> tuple[dict[str, Fit], dict[str, Any] | 
                 f"no autoscaler is late for {search.late:.4%} of the images or fewer; give it more: --late"
             )
         return found, None
-    found["offered rate, tuned"] = offered
+    found[PLAIN] = offered
     search.told("a schedule")
-    scheduled = search.scheduled(offered)
+    scheduled = search.scheduled(offered) if search.end >= LEARNED_S else offered
     control = None
     if scheduled.knobs.crons:
-        found["offered rate + schedule"] = scheduled
+        found[SCHEDULED] = scheduled
         search.told("the control: days shifted at random")
         other = replace(search, load=shaken(search.load, seed, search.period), tried=[])
         plain = other.offered()
@@ -224,16 +248,15 @@ def _idles(search: Search) -> bool:
 
 def _chosen(tuned: dict[str, Fit], fixed_cost: float, control: dict[str, Any] | None) -> str:
     """The cheapest on the tuned part. An addition to the plain rate must be worth it, and must follow the clock."""
-    plain, scheduled = "offered rate, tuned", "offered rate + schedule"
     allowed = dict(tuned)
     if control and control["gain_tuned"] - max(control["gain_shifted"], 0.0) < WORTH:
-        del allowed[scheduled]
+        del allowed[SCHEDULED]
     cheapest = min(allowed, key=lambda name: allowed[name].cost)
-    if plain in allowed and allowed[plain].cost - allowed[cheapest].cost < WORTH * fixed_cost:
-        return plain
+    if PLAIN in allowed and allowed[PLAIN].cost - allowed[cheapest].cost < WORTH * fixed_cost:
+        return PLAIN
     return cheapest
 
 
 def _gain(rows: list[dict[str, Any]]) -> float:
     saved = {row["name"]: row["saved"]["fixed_fleet"] for row in rows}
-    return float(saved["offered rate + schedule"] - saved["offered rate, tuned"])
+    return float(saved[SCHEDULED] - saved[PLAIN])

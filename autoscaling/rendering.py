@@ -59,6 +59,11 @@ def scaled_object(
     """
     triggers = [_trigger(trigger, namespace, prometheus) for trigger in autoscaler.triggers]
     comments = [*source, *_needs(autoscaler, "KEDA")]
+    if any("query" in trigger["metadata"] for trigger in triggers):
+        comments += [
+            f'Change two things to yours: namespace="{namespace}" in each query, where your pods run; and in each',
+            f"serverAddress {prometheus}, where KEDA asks your Prometheus.",
+        ]
     if any(isinstance(trigger, Cron) for trigger in autoscaler.triggers):
         comments.append("A cron trigger goes through the tolerance too: 20 pods wanted of 19 change nothing at 10 %.")
     spec: dict[str, Any] = {

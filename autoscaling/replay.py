@@ -18,10 +18,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from autoscaling import gaps, live, manifests, traces
+from autoscaling import gaps, live, manifests, output, traces
 from autoscaling.cluster import Cluster, ClusterError
+from autoscaling.console import console
 from autoscaling.fields import ManifestError
 from autoscaling.hpa import Autoscaler, Offered
+from autoscaling.output import OutputError
 from autoscaling.request import EXAMPLE
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ TARGET = 0.87
 LAGS = (15, 8)
 # The goals: a share of the pod-seconds; for late images a factor, or so many per cent of the images.
 NEAR, FACTOR, POINTS = 0.05, 1.5, 0.05
+FILE = "replay.json"
 
 
 @click.command(context_settings={"max_content_width": 110, "show_default": True})
@@ -88,6 +91,7 @@ def replay(
     """
     try:
         _check(minutes, from_hour, pod_rate, start_s, peak)
+        output.check(out)
         offered = gaps.prepare(traces.read(trace, step_s), SCALE).load.offered[round(3600 * from_hour) :]
         counts = live.counts(offered, round(60 * minutes), compress, peak or 0.7 * pods * pod_rate, seed)
         rules = manifests.read(RULES).autoscaler
@@ -103,7 +107,7 @@ def replay(
         "BENTOML_DO_NOT_TRACK": "True",
         "BENTOML_HOME": os.environ.get("BENTOML_HOME", str(ROOT / ".bentoml")),
     }
-    console, body = Console(), IMAGE.read_bytes()
+    body = IMAGE.read_bytes()
     try:
         with tempfile.TemporaryDirectory(prefix="replay-") as folder, Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task("measuring what a pod holds", total=len(counts))
@@ -127,7 +131,10 @@ def replay(
         raise click.UsageError(str(error)) from None
     finally:
         signal.signal(signal.SIGTERM, before)
-    _report(console, plan, found, out)
+    try:
+        _report(console(), plan, found, out)
+    except OutputError as error:
+        raise click.UsageError(str(error)) from None
 
 
 def _check(minutes: float, from_hour: float, pod_rate: float, start_s: float, peak: float | None) -> None:
@@ -154,7 +161,7 @@ def near(measured: Total, predicted: Total) -> tuple[bool, bool]:
     return pods, high - low <= POINTS / 100 or high <= FACTOR * low
 
 
-def _report(console: Console, plan: Plan, found: Measured, out: Path) -> None:
+def _report(shown: Console, plan: Plan, found: Measured, out: Path) -> None:
     measured = live.measured_total(plan, found)
     runs = {lag: live.predicted(plan, found.start_s, lag) for lag in LAGS}
     here, course = runs[LAGS[-1]]
@@ -165,7 +172,7 @@ def _report(console: Console, plan: Plan, found: Measured, out: Path) -> None:
     named += [(f"predicted, the metric {lag} s old", total) for lag, (total, _) in runs.items()]
     for name, total in named:
         table.add_row(name, f"{total.pod_seconds:,.0f}", f"{100 * total.late_share:.2f} %", str(total.most))
-    console.print(table)
+    shown.print(table)
     seconds = slice(live.LEAD_S, len(plan.counts))
     apart = abs(course.wanted - found.wanted)[seconds].mean()
     pods_near, late_near = near(measured, here)
@@ -183,8 +190,7 @@ def _report(console: Console, plan: Plan, found: Measured, out: Path) -> None:
         f"points (goal a factor of {FACTOR:g} or {POINTS:g} points: {'met' if late_near else 'missed'}).",
     ]
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    out.mkdir(parents=True, exist_ok=True)
+        shown.print(line, soft_wrap=True)
     body = {
         "measured": asdict(measured),
         "predicted": {str(lag): asdict(total) for lag, (total, _) in runs.items()},
@@ -206,8 +212,6 @@ def _report(console: Console, plan: Plan, found: Measured, out: Path) -> None:
             "predicted_late": course.late.tolist(),
         },
     }
-    file = out / "replay.json"
-    scratch = file.with_suffix(".new")
-    scratch.write_text(json.dumps(body))
-    scratch.rename(file)
-    console.print(f"Every second: {file}", markup=False, highlight=False, soft_wrap=True)
+    with output.writing(out):
+        output.put(out, lambda folder: (folder / FILE).write_text(json.dumps(body)))
+    shown.print(f"Every second: {out / FILE}", soft_wrap=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.markup import escape
+from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from autoscaling import charts, rendering
 from autoscaling.fields import ManifestError
@@ -20,11 +23,14 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from autoscaling.gaps import Prepared
-    from autoscaling.planner import Plan
+    from autoscaling.planner import Plan, Terms
+    from autoscaling.request import Request
 
 SCALED_OBJECT, HPA = "scaledobject.yaml", "hpa.yaml"
 _COLOURS = (charts.GREEN, charts.BLUE, charts.ORANGE, charts.RED)
 DAY_S = 86400
+# Seconds that the search takes for a day to tune on: without a schedule, and with one and its control.
+TAKES_S = (1.5, 5)
 
 
 def gaps(prepared: Prepared, console: Console) -> None:
@@ -33,38 +39,66 @@ def gaps(prepared: Prepared, console: Console) -> None:
         return
     total = sum(length for _, length, _ in prepared.gaps)
     first, length, how = max(prepared.gaps, key=lambda gap: gap[1])
-    console.print(
-        f"The trace has {len(prepared.gaps)} gaps, {total} s in all, the longest of {length} s from second {first} on. "
-        f"They were filled (that one with {how}) and are neither judged nor paid for.",
-        highlight=False,
+    longest = f"of {length:,} s from {prepared.at(first)} on"
+    if len(prepared.gaps) == 1:
+        text = f"The trace has a gap {longest}. It was filled with {how} and is neither judged nor paid for."
+    else:
+        text = (
+            f"The trace has {len(prepared.gaps)} gaps, {total:,} s in all, the longest {longest}. They were filled "
+            f"(that one with {how}) and are neither judged nor paid for."
+        )
+    console.print(text, soft_wrap=True)
+
+
+def ahead(split: int, seconds: int) -> str:
+    """A sentence before the search, which may take long."""
+    tuned, judged = split / DAY_S, (seconds - split) / DAY_S
+    least, most = (max(1, round(tuned * each / 60)) for each in TAKES_S)
+    long = "a minute" if most == 1 else f"{least} to {most} minutes"
+    return f"Tuning on {tuned:.3g} days, then judging on {judged:.3g}: about {long} on two cores."
+
+
+def heading(request: Request, prepared: Prepared, terms: Terms, split: int) -> str:
+    """A line above the table: the trace, the judged part and the promise."""
+    source = request.prometheus or request.trace or "the packaged trace"
+    return (
+        f"{source}, judged from {prepared.at(split)} to {prepared.at(len(prepared.load))}; the promise: at most "
+        f"{terms.late:.3%} of the images late or refused, each within {request.slo_ms:g} ms."
     )
 
 
-def table(body: dict[str, Any], console: Console) -> None:
-    """The policies as a table."""
+def verdict(row: dict[str, Any], terms: Terms) -> str:
+    """Whether the policy of ``row`` keeps the promise."""
+    late = f"{row['late_share']:.3%} of the images are late in the worst phase of the loop"
+    return f"The promise is {'kept' if row['holds'] else 'broken'}: {late}, {terms.late:.3%} may be."
+
+
+def table(body: dict[str, Any], console: Console, marked: str = "chosen") -> None:
+    """The policies as a table; ``marked`` says what the row of ``chosen`` is."""
     machines = body["terms"]["paid"] == "machines"
     caption = (
-        "saved: against the smallest fixed fleet that keeps the promise, one for the highest 5 minutes, one for the "
-        "highest second"
+        f"*: {marked}. saved: against the smallest fixed fleet that keeps the promise, one for the highest 5 minutes, "
+        "one for the highest second"
     )
-    shown = Table(caption=caption)
+    shown = Table(caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     shown.add_column("policy")
+    shown.add_column("promise", no_wrap=True)
     for name in ("late", "pod-hours", *(["machine-hours"] if machines else []), "USD", "saved", "5 min", "second"):
         shown.add_column(name, justify="right", no_wrap=True)
     bound = body["bound"]
     for row in [*body["policies"], bound]:
-        holds = row.get("holds", True)
-        late = f"{row['late_share']:.3%}"
+        red = "" if row.get("holds", True) else "red"
+        mark = "* " if row["name"] == body["chosen"] else ""
         cells = [
-            escape(row["name"]),
-            late if holds else f"[red]{late}[/]",
+            mark + row["name"],
+            Text("broken" if red else "kept", red),
+            Text(f"{row['late_share']:.3%}", red),
             f"{row['replica_seconds'] / 3600:,.0f}",
             *([f"{row['machine_seconds'] / 3600:,.0f}"] if machines else []),
             f"{row['usd']:,.2f}",
             *(f"{row['saved'][key]:.1%}" for key in ("fixed_fleet", "five_minute_peak", "highest_second")),
         ]
-        style = "bold" if row["name"] == body["chosen"] else ("dim" if row is bound else "")
-        shown.add_row(*cells, style=style)
+        shown.add_row(*cells, style="bold" if mark else ("dim" if row is bound else ""))
     console.print(shown)
 
 
@@ -105,13 +139,16 @@ def believe(body: dict[str, Any]) -> str:
     )
 
 
-def write(folder: Path, made: Plan, prepared: Prepared, fleet: Fleet) -> None:
-    """Fill ``folder``: plan.json, course.svg, trade.svg, scaledobject.yaml and, if an HPA can express it, hpa.yaml."""
+def write(folder: Path, made: Plan, prepared: Prepared, fleet: Fleet, typed: Request) -> None:
+    """Fill ``folder``: plan.json, course.svg, trade.svg, scaledobject.yaml and, if an HPA can express it, hpa.yaml.
+
+    The manifests quote the request as it was ``typed``, so that they hold no path of this machine that was not given.
+    """
     body = made.body | {"believe": believe(made.body)}
     (folder / "plan.json").write_text(json.dumps(body, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     (folder / "course.svg").write_text(_course(made, prepared, fleet), encoding="utf-8")
     (folder / "trade.svg").write_text(_trade(made), encoding="utf-8")
-    source = _source(body)
+    source = _source(body, typed)
     (folder / SCALED_OBJECT).write_text(rendering.scaled_object(made.chosen, source), encoding="utf-8")
     try:
         text = rendering.horizontal(made.chosen, source)
@@ -120,12 +157,13 @@ def write(folder: Path, made: Plan, prepared: Prepared, fleet: Fleet) -> None:
     (folder / HPA).write_text(text, encoding="utf-8")
 
 
-def _source(body: dict[str, Any]) -> list[str]:
+def _source(body: dict[str, Any], typed: Request) -> list[str]:
     """The comment of the manifests: the command that finds them again."""
     row = next(row for row in body["policies"] if row["name"] == body["chosen"])
-    request = body["request"]
+    # Of a history, the end as well: tomorrow's is another.
+    request = asdict(typed) | {name: body["request"][name] for name in ("days", "end")}
     asked = " ".join(
-        f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}")
+        f"--{name.replace('_', '-')}" + ("" if value is True else f" {shlex.quote(str(value))}")
         for name, value in request.items()
         if value not in (None, False)
     )
@@ -156,8 +194,10 @@ def _course(made: Plan, prepared: Prepared, fleet: Fleet) -> str:
         ]),
         charts.Panel("refused images/s", [charts.Line("refused or late", charts.RED, charts.thinned(run.late, 60))]),
     ]  # fmt: skip
-    day = datetime.fromtimestamp(load.start + begin, UTC).date()
-    return charts.over_time(panels, hours, f"{made.body['chosen']} on {day}")
+    day = f"{datetime.fromtimestamp(load.start + begin, UTC):%Y-%m-%d} (UTC)"
+    if not prepared.dated:
+        day = f"day {begin // DAY_S + 1} of the trace, taken to begin at midnight UTC"
+    return charts.over_time(panels, hours, f"{made.body['chosen']}: the judged day with the most images, {day}")
 
 
 def _trade(made: Plan) -> str:
@@ -167,4 +207,5 @@ def _trade(made: Plan) -> str:
     for number, row in enumerate(rows):
         points.append(charts.Point(row["late_share"], row["usd"] / fixed, row["name"], _COLOURS[number % 4]))
     points.append(charts.Point(0.0, made.body["bound"]["usd"] / fixed, "foresight", charts.GREY))
-    return charts.trade(points, made.body["terms"]["late"], "cost against lateness")
+    caption = "With a name: on the judged part. Small and grey: each setting that was tried, on the tuned part."
+    return charts.trade(points, made.body["terms"]["late"], caption)

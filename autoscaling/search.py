@@ -10,7 +10,7 @@ import numpy as np
 
 from autoscaling import schedule
 from autoscaling.baselines import highest_second
-from autoscaling.fleet import WORKERS, Fleet, Load, simulate
+from autoscaling.fleet import MAX_PODS, WORKERS, Fleet, Load, simulate
 from autoscaling.hpa import Autoscaler, Before, Cpu, Cron, Offered, Policy, Rules
 
 if TYPE_CHECKING:
@@ -85,7 +85,9 @@ class Search:
     period: int = schedule.DAY
 
     def __post_init__(self) -> None:
-        self.maximum = self.maximum or 2 + int(1.5 * highest_second(self.load, self.fleet, self.begin, self.end))
+        if not self.maximum:
+            most = highest_second(self.load, self.fleet, self.begin, self.end)
+            self.maximum = min(2 + int(1.5 * most), MAX_PODS)
 
     def fit(self, knobs: Knobs) -> Fit | None:
         """``knobs`` with the highest target that keeps the promise, by bisection; None if none does."""

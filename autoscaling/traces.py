@@ -1,5 +1,7 @@
 """Traces: files of images counted in steps of time.
 
+loadtests/traces.py reads requests a second instead: whole numbers, comments, and 0 where a second is missing.
+
 trace = read(Path("my.csv"))                  # counts a step, one a line; or timestamp,count
 prepared = prepare(trace, scale=10)           # autoscaling.gaps
 prepared.load.offered                         # images in each second
@@ -29,7 +31,7 @@ MAX_SECONDS = 400 * DAY_S
 # More images than these, in a step or a second, are a mistake; the draw of arrivals ends at 9e18.
 MAX_COUNT = 1e12
 _MILLISECONDS = 1e11
-_YEAR_2200 = 7_258_118_400
+YEAR_2200 = 7_258_118_400
 _ARCHIVES = (".tar", ".tbz2", ".tgz", ".tar.gz", ".tar.bz2")
 
 
@@ -63,7 +65,7 @@ def read(path: Path, step_s: int | None = None) -> Trace:
     else:
         trace = Trace(_plain(path, text), step_s or 1)
     if len(trace.counts) < 2:
-        raise TraceError(f"{path}: it holds {len(trace.counts)} value; a trace needs 2 or more")
+        raise TraceError(f"{path}: it holds {_values(len(trace.counts))}; a trace needs 2 or more")
     if not np.nansum(trace.counts) > 0:
         raise TraceError(f"{path}: all its {len(trace.counts)} values are 0; there is no traffic to plan for")
     if len(trace.counts) * trace.step_s > MAX_SECONDS:
@@ -103,7 +105,7 @@ def _stamped(path: Path, text: str, step_s: int | None) -> Trace:
         fields = [field.strip().strip('"') for field in line.split(",")]
         if len(fields) != 2:
             raise TraceError(f"{path}, line {number}: {line[:60]!r} has {len(fields)} fields; timestamp,count has two")
-        at = _time(fields[0])
+        at = moment(fields[0])
         if at is None and not begun and not _is_number(fields[1]):
             begun = True
             continue
@@ -117,7 +119,7 @@ def _stamped(path: Path, text: str, step_s: int | None) -> Trace:
         times.append(at)
         counts.append(_count(path, number, fields[1]))
     if len(times) < 2:
-        raise TraceError(f"{path}: it holds {len(times)} value; a trace needs 2 or more")
+        raise TraceError(f"{path}: it holds {_values(len(times))}; a trace needs 2 or more")
     return _spaced(path, np.array(times), np.array(counts), step_s)
 
 
@@ -141,7 +143,7 @@ def _spaced(path: Path, times: NDArray[np.float64], counts: NDArray[np.float64],
         )
     if (places[-1] + 1) * step > MAX_SECONDS:
         raise TraceError(f"{path}: from {times[0]:.10g} to {times[-1]:.10g} are more than {MAX_SECONDS // DAY_S} days")
-    if not 0 <= times[0] < _YEAR_2200:
+    if not 0 <= times[0] < YEAR_2200:
         raise TraceError(f"{path}: the timestamp {times[0]:.10g} is outside the years 1970 to 2199")
     steps = np.round(places).astype(np.int64)
     spaced = np.full(int(steps[-1]) + 1, np.nan)
@@ -149,15 +151,20 @@ def _spaced(path: Path, times: NDArray[np.float64], counts: NDArray[np.float64],
     return Trace(spaced, step, float(times[0]))
 
 
-def _time(text: str) -> float | None:
+def _values(number: int) -> str:
+    return "1 value" if number == 1 else f"{number} values"
+
+
+def moment(text: str) -> float | None:
+    """The Unix time that ``text`` tells, in seconds, milliseconds or ISO 8601 (UTC without a zone); None if none."""
     if _is_number(text):
         value = float(text)
         return value / 1000 if value >= _MILLISECONDS else value
     try:
-        moment = datetime.fromisoformat(text)
+        told = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
 
 
 def _is_number(text: str) -> bool:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from autoscaling import vectors_behavior, vectors_metrics
+from autoscaling.console import console
+from autoscaling.fields import parsed
 from autoscaling.replicas import UnknownError
 
 if TYPE_CHECKING:
@@ -111,8 +112,8 @@ def _cases(path: Path) -> Iterator[tuple[str, Any]]:
 def _parsed(text: str) -> Case | None:
     """The JSON object in ``text``; None if it is no object."""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parsed(text)
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 
@@ -159,19 +160,17 @@ def command(file: Path) -> None:
         results = check(file)
     except VectorError as error:
         raise click.UsageError(str(error)) from error
-    console = Console()
-    console.print(_table(results))
+    shown = console()
+    shown.print(_table(results))
     wrong = [result for result in results if not result.agrees]
     for result in wrong[:_SHOWN]:
-        console.print(
+        shown.print(
             f"\n{result.kind} {result.name}\n  inputs   {json.dumps(result.inputs)}"
             f"\n  expected {json.dumps(result.expected)}\n  got      {json.dumps(result.got)}",
-            markup=False,
-            highlight=False,
             soft_wrap=True,
         )
     if len(wrong) > _SHOWN:
-        console.print(f"\n{len(wrong) - _SHOWN} more do not agree.")
+        shown.print(f"\n{len(wrong) - _SHOWN} more do not agree.")
     raise SystemExit(1 if wrong else 0)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import socket
+import threading
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 TIMEOUT_S = 30.0
 PROBE_TIMEOUT_S = 2.0
@@ -30,9 +31,15 @@ def ask(
     headers: Mapping[str, str] | None = None,
     *,
     timeout_s: float = TIMEOUT_S,
+    within_s: float | None = None,
+    most: int | None = None,
     context: ssl.SSLContext | None = None,
 ) -> Answer:
-    """The answer of ``url``, whatever its status. Raises OSError where there is none. ``context`` is for https."""
+    """The answer of ``url``, whatever its status. Raises OSError where there is none. ``context`` is for https.
+
+    ``timeout_s`` limits each wait for a part of the answer, ``within_s`` the time until it is whole. Of its body at
+    most ``most`` bytes are read.
+    """
     parts = urlsplit(url)
     host = parts.hostname or ""
     connection = (
@@ -41,13 +48,44 @@ def ask(
         else http.client.HTTPConnection(host, parts.port, timeout=timeout_s)
     )
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    with contextlib.closing(connection):
-        try:
+    try:
+        with contextlib.closing(connection), _cut_off(connection, within_s):
             connection.request(method, target, body or None, dict(headers or {}))
             reply = connection.getresponse()
-            return reply.status, dict(reply.getheaders()), reply.read()
-        except http.client.HTTPException as error:
-            raise OSError(f"{method} {url}: {error!r}") from None
+            return reply.status, dict(reply.getheaders()), reply.read(most)
+    except (http.client.HTTPException, UnicodeError) as error:  # UnicodeError: of a host that can be no name
+        raise OSError(f"{method} {url.partition('?')[0]}: {error!r}") from None
+
+
+@contextlib.contextmanager
+def _cut_off(connection: http.client.HTTPConnection, seconds: float | None) -> Iterator[None]:
+    """Connect, and end ``connection`` after ``seconds``: a socket's own timeout begins anew with each byte."""
+    if seconds is None:
+        yield
+        return
+    begin, late = time.monotonic(), threading.Event()
+    connection.timeout = min(seconds, connection.timeout or seconds)
+    connection.connect()
+    opened = connection.sock
+
+    def end() -> None:
+        late.set()
+        with contextlib.suppress(OSError):
+            opened.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(max(0.0, seconds - (time.monotonic() - begin)), end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except (OSError, http.client.HTTPException):
+        if not late.is_set():
+            raise
+    finally:
+        timer.cancel()
+    # A body whose length nobody told looks whole where it was cut off.
+    if late.is_set():
+        raise TimeoutError(f"its answer is not whole after {seconds:.3g} s")
 
 
 def ask_json(

@@ -1,4 +1,7 @@
-"""Traces of real traffic: files of requests counted per second."""
+"""Traces of real traffic: files of requests counted per second.
+
+autoscaling/traces.py reads images a step instead: fractions, dates, and a missing row is a gap, not a 0.
+"""
 
 from __future__ import annotations
 

@@ -87,6 +87,13 @@ def test_what_was_measured_is_not_marked_as_assumed() -> None:
     assert "times what c7i.large was found to differ" in output.replace("\n", " ")
 
 
+def test_a_name_is_shown_as_it_is(tmp_path: Path) -> None:
+    row = {"type": "[red]x[/nope]", "usd_per_hour": 1, "vcpu": 2, "alpha_ms": 9, "beta_ms": 0, "host_ms": 1}
+    (tmp_path / "m.json").write_text(json.dumps({"machines": [row | {"measured": False}]}))
+    code, shown = run("--machines", str(tmp_path / "m.json"))
+    assert code == 0 and "[red]x[/nope]" in shown
+
+
 def test_a_table_of_one_s_own(tmp_path: Path) -> None:
     row = {"type": "mine", "usd_per_hour": 1, "vcpu": 2, "alpha_ms": 8, "beta_ms": 0, "host_ms": 2, "measured": True}
     (tmp_path / "t").write_text(json.dumps({"machines": [row]}))

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from autoscaling import charts
+from autoscaling import charts, request
 from autoscaling.__main__ import COMMANDS, main
 from autoscaling.hpa import Cron
 from autoscaling.manifests import read
+from autoscaling.prometheus import History
 from autoscaling.request import Request, asked
 from tests.autoscaling.test_planner import wavy
 from tests.autoscaling.test_schedule import bursty
@@ -67,7 +68,10 @@ def test_check_gives_the_digits_of_the_plan(planned: Path, name: str) -> None:
     expected = next(row for row in body["policies"] if row["name"] == body["chosen"])
     result = run("check", planned / name, "--json")
     assert result.exit_code == 0, result.output
-    got = json.loads(result.output)
+    got = json.loads(result.stdout)
+    file = planned / (name or "scaledobject.yaml")
+    assert (got["name"], got["file"]) == (str(planned / name), str(file))
+    assert "The promise is kept" in result.stderr
     for key in ("late_share", "replica_seconds", "usd", "saved", "settings"):
         assert got[key] == expected[key]
 
@@ -82,15 +86,24 @@ def test_a_schedule_is_written_for_keda_and_comes_back(tmp_path: Path) -> None:
     assert body["chosen"] == "offered rate + schedule"
     assert any(isinstance(one, Cron) for one in read(out / "scaledobject.yaml").autoscaler.triggers)
     assert not (out / "hpa.yaml").exists()
-    got = json.loads(run("check", out, "--json").output)
+    got = json.loads(run("check", out, "--json").stdout)
     assert got["late_share"] == next(row for row in body["policies"] if row["name"] == body["chosen"])["late_share"]
 
 
 def test_check_takes_an_overlay_and_shows_the_baselines(tmp_path: Path) -> None:
     overlay = Path(__file__).resolve().parents[2] / "deploy" / "kubernetes" / "overlays" / "seed"
     result = run("check", overlay, "--trace", a_trace(tmp_path), "--rate", 100)
-    assert result.exit_code == 0, result.output
     assert "foresight" in result.output and "fixed" in result.output
+    # The overlay is named as it was asked for, and the file that holds its autoscaler besides.
+    assert f"* {overlay}" in result.output and "/../" not in result.output
+    assert "Read: HorizontalPodAutoscaler in " in result.output
+    assert result.exit_code == 1 and "The promise is broken: 20." in result.output and "broken" in result.output
+
+
+def test_a_kept_promise_is_said_and_ends_with_0(planned: Path) -> None:
+    result = run("check", planned)
+    assert result.exit_code == 0 and "The promise is kept: " in result.output
+    assert f"Read: ScaledObject in {planned / 'scaledobject.yaml'}." in result.output
 
 
 @pytest.mark.parametrize(
@@ -110,6 +123,19 @@ def test_check_takes_an_overlay_and_shows_the_baselines(tmp_path: Path) -> None:
         (["--trace", ""], "--trace '' names no file"),
         (["--trace", "a.csv", "--prometheus", "http://x"], "one of them"),
         (["--trace", "nowhere.csv"], "nowhere.csv: it can't be read as a trace"),
+        (["--rate", "1e-9"], "the highest second has the images of"),
+        (["--start-s", "9" * 20], f"--start-s {'9' * 20} is not allowed; it is to be a whole number, 0 or more, and"),
+        (["--start-s", "-5"], "--start-s -5 is not allowed"),
+        (["--step-s", "0"], "--step-s 0 is not allowed; it is to be a whole number, 1 or more"),
+        (["--pods-per-machine", "0"], "--pods-per-machine 0 is not allowed"),
+        (["--to-day", "1e308"], "--to-day 1e+308 is not allowed; it is to be 0 or more, and at most 400"),
+        (["--scale", "1e30"], "--scale 1e+30 is not allowed"),
+        (["--usd-per-hour", "inf"], "--usd-per-hour inf is not allowed; it is to be more than 0"),
+        (["--days", "7"], "--days 7 says nothing of a trace; leave it out"),
+        (["--prometheus", "http://127.0.0.1:9", "--step-s", "5"], "--step-s 5 says nothing of a Prometheus"),
+        (["--prometheus", "http://127.0.0.1:9", "--days", "1e9"], "--days 1e+09 is not allowed"),
+        (["--prometheus", "http://127.0.0.1:9", "--end", "later"], "--end 'later' is no time; Unix seconds or ISO"),
+        (["--prometheus", "http://127.0.0.1/a b"], "'http://127.0.0.1/a b' is no address of a Prometheus"),
         (["--prometheus", "http://127.0.0.1:9"], "no Prometheus answers at http://127.0.0.1:9"),
     ],
 )
@@ -185,6 +211,75 @@ def test_a_trace_that_is_given_goes_before_a_kept_prometheus() -> None:
     assert asked({"prometheus": "http://y"}, Request(trace="a.csv")).trace is None
 
 
+def test_a_history_keeps_its_end_and_a_trace_its_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked_for = asked({"prometheus": "http://x"}, Request()).pinned()
+    assert asked_for.days == 14 and asked_for.end is not None and asked_for.pinned() == asked_for
+    seen: list[float | None] = []
+
+    def history(url: str, days: float, *, end: float | None = None) -> History:
+        seen.append(end)
+        return History(0, 60, np.full(1440, 60.0))
+
+    monkeypatch.setattr(request, "history", history)
+    asked_for.prepared()
+    assert seen == [asked_for.end]
+    monkeypatch.chdir(tmp_path)
+    assert Request(trace="a.csv").pinned().trace == str(tmp_path / "a.csv")
+    assert Request().pinned() == Request()
+
+
+def test_the_manifests_quote_the_command_as_it_was_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_trace(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    result = run("plan", "--trace", "trace.csv", "--rate", 100, "--out", "o [bold]:x:")
+    assert result.exit_code == 0, result.output
+    assert "Written to o [bold]:x:: plan.json" in result.output
+    text = (tmp_path / "o [bold]:x:" / "scaledobject.yaml").read_text()
+    assert "plan --trace trace.csv --rate" in text and "--days" not in text and str(tmp_path) not in text
+    assert 'namespace="default" in each query' in text
+    assert "trace.csv, judged from 2023-11-15 " in result.output and "* offered rate, tuned" in result.output
+    assert result.output.index("Tuning on 1.33 days") < result.output.index("judged from")
+    assert "No schedule was tried: the part to tune on has 1.3 days, and 2 are needed" in result.output
+    monkeypatch.chdir("/")
+    assert run("check", tmp_path / "o [bold]:x:").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("rate", "fast", "--rate 'fast' is not allowed; it is to be more than 0"),
+        ("rate", 10**400, "--rate 1000"),
+        ("rate", None, "--rate None is not allowed"),
+        ("step_s", 0, "--step-s 0 is not allowed"),
+        ("start_s", -5, "--start-s -5 is not allowed"),
+        ("start_s", True, "--start-s True is not allowed"),
+        ("pay", "beer", "--pay 'beer' is not allowed; it is to be pods or machines"),
+        ("trace", "a\0b", "--trace 'a\\x00b' is not allowed; it is to be a text"),
+        ("zeros", 1, "--zeros 1 is not allowed; it is to be true or false"),
+        ("colour", "red", "its request has 'colour'"),
+    ],
+)
+def test_a_kept_value_that_can_not_be_is_told(tmp_path: Path, name: str, value: object, told: str) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps({"request": {"rate": 100, name: value}}))
+    result = run("check", tmp_path)
+    assert result.exit_code == 2 and told in " ".join(result.output.split()), result.output
+    assert "is no plan of this version" in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("content", ["no JSON", "[" * 200_000, "[]", '{"request": 7}', '{"request": {}}', "\udcff"])
+def test_what_is_no_plan_is_told_without_python_s_words(tmp_path: Path, content: str) -> None:
+    (tmp_path / "plan.json").write_text(content, errors="surrogateescape")
+    result = run("check", tmp_path)
+    assert result.exit_code == 2 and "is no plan of this version: " in " ".join(result.output.split())
+    assert "Error(" not in result.output
+
+
+def test_a_path_that_no_system_takes_is_told() -> None:
+    for path in (Path("a" * 300), Path("a" * 300) / "x.yaml"):
+        result = run("check", path)
+        assert result.exit_code == 2 and "can't be read: File name too long" in " ".join(result.output.split())
+
+
 def test_what_check_cannot_read_is_told(tmp_path: Path) -> None:
     result = run("check", tmp_path / "none.yaml")
     assert result.exit_code == 2 and "none.yaml" in result.output
@@ -199,6 +294,9 @@ def test_charts_are_svg_that_hold_their_lines(planned: Path) -> None:
         assert root.tag == f"{SVG}svg" and len(root.findall(f"{SVG}{shape}")) >= 5
     names = [text.text for text in ElementTree.parse(planned / "trade.svg").iter(f"{SVG}text")]
     assert "the promise" in names and "foresight" in names
+    assert any("Small and grey: each setting that was tried, on the tuned part." in str(name) for name in names)
+    captions = [text.text or "" for text in ElementTree.parse(planned / "course.svg").iter(f"{SVG}text")]
+    assert any("the judged day with the most images, 2023-11-15 (UTC)" in text for text in captions)
 
 
 def test_a_chart_names_what_it_draws_and_escapes_it() -> None:

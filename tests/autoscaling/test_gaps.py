@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from autoscaling import reporting
+from autoscaling.console import console
 from autoscaling.gaps import prepare
 from autoscaling.traces import Trace, TraceError, read
 from tests.autoscaling.test_traces import SHARED
@@ -75,6 +77,32 @@ def test_smoothing_keeps_the_mean_and_loses_the_noise() -> None:
     smooth = prepare(Trace(counts, 1), 100, smooth_s=300).load.offered
     assert smooth.mean() == pytest.approx(rough.mean(), rel=0.02)
     assert smooth.std() < rough.std() / 5
+
+
+@pytest.mark.parametrize(
+    ("silent", "start", "told"),
+    [
+        (
+            [(1000, 1100)],
+            None,
+            "a gap of 100 s from second 1,000 of the trace (day 0.01157) on. It was filled with",
+        ),
+        ([(1000, 1100)], 1.7e9, "a gap of 100 s from 2023-11-14 22:30:00 UTC on."),
+        (
+            [(1000, 1100), (3000, 3200)],
+            1.7e9,
+            "2 gaps, 300 s in all, the longest of 200 s from 2023-11-14 23:03:20 UTC",
+        ),
+    ],
+)
+def test_gaps_are_told_with_their_times(
+    silent: list[tuple[int, int]], start: float | None, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = np.full(4000, 10.0)
+    for first, end in silent:
+        counts[first:end] = 0
+    reporting.gaps(prepare(Trace(counts, 1, start)), console())
+    assert told in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared traces are not here")

@@ -186,6 +186,8 @@ def test_a_kustomization_that_cannot_be_followed_is_refused(tmp_path: Path, kust
     [
         ("{path: none.yaml}", "patches[0].path: "),
         ("{patch: 'a: ['}", "patches[0].patch: it is no YAML"),
+        ("{patch: 'a: 2024-13-45'}", "patches[0].patch: it is no YAML: month must be in 1..12"),
+        ("{patch: '[1]\\n---\\n[2]'}", "it is no YAML"),
         ("{patch: hello}", "'hello' is neither an object nor a list of operations"),
         ("{patch: '- {op: add}'}", "patches[0].target: a patch that is a list of operations needs one"),
         ("{patch: 'spec: {}'}", "patches[0].patch.kind: this field is missing"),

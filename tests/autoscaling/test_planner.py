@@ -12,7 +12,7 @@ import pytest
 from autoscaling import manifests
 from autoscaling.fleet import Fleet, FleetError, Load, fixed, simulate
 from autoscaling.hpa import Cron, GpuMemory, Offered
-from autoscaling.planner import JUDGED_PHASES, Judge, Plan, Terms, plan, usual
+from autoscaling.planner import JUDGED_PHASES, PLAIN, SCHEDULED, Judge, Plan, Terms, distinct, plan, usual
 from autoscaling.reporting import believe
 from autoscaling.search import Knobs, Search
 from tests.autoscaling.test_schedule import bursty
@@ -147,6 +147,22 @@ def test_flat_traffic_gets_a_target_that_a_pod_answers_and_is_told_of_the_fixed_
     triggers = [one for each in found.autoscalers.values() for one in each.triggers if isinstance(one, Offered)]
     assert triggers and all(one.per_pod <= 150 for one in triggers)
     assert believe(found.body).startswith("A fixed fleet of 2 pods costs the same or less. ")
+
+
+def test_of_less_than_two_days_no_schedule_is_tried_and_that_is_said() -> None:
+    load = bursty(days=2, every=1800, at=600)
+    made = plan(load, FLEET, Terms(), 86400)
+    assert not any("schedule" in row["name"] for row in made.body["policies"]) and made.body["control"] is None
+    assert made.body["notes"] == [
+        "No schedule was tried: the part to tune on has 1 days, and 2 are needed to tell a habit from a day."
+    ]
+
+
+def test_an_addition_that_did_nothing_has_no_row(wave: Plan) -> None:
+    (row,) = [row for row in wave.body["policies"] if row["name"] == PLAIN]
+    same, other = row | {"name": "offered rate + earlier days"}, row | {"name": SCHEDULED, "late_share": 0.5}
+    assert distinct([row, same, other], PLAIN) == [row, other]
+    assert distinct([row, same], same["name"]) == [row, same]
 
 
 def test_a_tuned_part_without_an_image_is_refused() -> None:

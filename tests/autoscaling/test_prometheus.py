@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import subprocess
@@ -144,7 +145,17 @@ def test_no_history_is_told_in_a_sentence(url: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "prometheus:9090", "ftp://a/", "http://", "http://a:b/", "http://[::1", "file:///etc/passwd"],
+    [
+        "",
+        "prometheus:9090",
+        "ftp://a/",
+        "http://",
+        "http://a:b/",
+        "http://[::1",
+        "file:///etc/passwd",
+        "http://h/a b",
+        "http://h/\u00e9",
+    ],
 )
 def test_what_is_no_address_is_quoted(url: str) -> None:
     with pytest.raises(PrometheusError, match="is no address of a Prometheus") as caught:
@@ -158,7 +169,7 @@ def test_a_password_is_not_repeated() -> None:
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("days", "step_s"), [(0, 60), (-1, 60), (float("nan"), 60), (1, 0)])
+@pytest.mark.parametrize(("days", "step_s"), [(0, 60), (-1, 60), (float("nan"), 60), (1, 0), (401, 60), (1e9, 60)])
 def test_no_time_is_refused(days: float, step_s: int) -> None:
     with pytest.raises(PrometheusError, match="can't be asked for"):
         prometheus.history("http://127.0.0.1:1", days, step_s=step_s)
@@ -169,15 +180,27 @@ def test_one_that_is_away() -> None:
         prometheus.history(f"http://127.0.0.1:{free_port()}", 1)
     with pytest.raises(PrometheusError, match=r"no Prometheus answers at http://nowhere\.invalid: "):
         prometheus.history("http://nowhere.invalid", 1)
+    with pytest.raises(PrometheusError, match=r"no Prometheus answers at http://a\.\.b: "):
+        prometheus.history("http://a..b", 1)
 
 
 class Answer(http.server.BaseHTTPRequestHandler):
     """Says what the path before /api tells: its status and its body, as JSON."""
 
     def do_GET(self) -> None:
+        if self.path.startswith("/drip"):
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for _ in range(40):
+                    self.wfile.write(b" ")
+                    time.sleep(0.1)
+            return
         status, _, body = self.path.split("/api")[0].strip("/").partition("/")
         text = bytes.fromhex(body)
         self.send_response(int(status))
+        if status == "302":
+            self.send_header("Location", "http://login.example/?next=metrics")
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
@@ -201,6 +224,9 @@ def stranger() -> Iterator[str]:
     [
         (404, "<html>", r"does not answer like a Prometheus: status 404, a body that begins '<html>'"),
         (200, "", "status 200, a body that begins ''"),
+        (302, "", "is not where Prometheus is: status 302, which leads to 'http://login.example/'"),
+        (200, "[" * 100_000, "does not answer like a Prometheus"),
+        (200, {"status": "success", "data": {"result": [{"values": [[10**400, "1"]]}]}}, "does not answer like"),
         (200, {"hello": 1}, "does not answer like a Prometheus"),
         (200, [], "does not answer like a Prometheus"),
         (200, {"status": "success", "data": {"result": {}}}, "does not answer like a Prometheus"),
@@ -213,3 +239,14 @@ def test_one_that_answers_otherwise(stranger: str, status: int, body: object, to
     text = body if isinstance(body, str) else json.dumps(body)
     with pytest.raises(PrometheusError, match=told):
         prometheus.history(f"{stranger}/{status}/{text.encode().hex()}", 1)
+
+
+def test_one_that_drips_is_given_up(stranger: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prometheus, "TIMEOUT_S", 0.4)
+    begin = time.monotonic()
+    with pytest.raises(PrometheusError, match=r"its answer is not whole after 0\.4 s"):
+        prometheus.history(f"{stranger}/drip", 1)
+    assert time.monotonic() - begin < 2
+    monkeypatch.setattr(prometheus, "HISTORY_S", 0.0)
+    with pytest.raises(PrometheusError, match="is too slow: its history is not whole after 0 s; ask for fewer --days"):
+        prometheus.history(f"{stranger}/drip", 1)

@@ -58,7 +58,7 @@ def test_packed_files_are_read(tmp_path: Path) -> None:
     ("text", "told"),
     [
         ("", "it is empty"),
-        ("images\n", "it holds 0 value"),
+        ("images\n", "it holds 0 values;"),
         ("7\n", "it holds 1 value; a trace needs 2 or more"),
         ("0\n0\n0\n", "all its 3 values are 0"),
         ("1\ntwo\n3\n", "line 2: 'two' is no count"),
@@ -80,7 +80,7 @@ def test_packed_files_are_read(tmp_path: Path) -> None:
         ("-90000000000,1\n-89999999940,2\n", "the timestamp -9e+10 is outside the years 1970 to 2199"),
         ("1\n1e300\n", "line 2: '1e300' images are too many; at most 1e+12 are allowed"),
         ("1e308\n" * 3, "line 1: '1e308' images are too many"),
-        ("2025-03-04,42\n", "it holds 1 value"),
+        ("2025-03-04,42\n", "it holds 1 value;"),
         ("1\x002\n3\n4\n", "line 1: '1\\x002' is no count"),
         ("1,000\n1,200\n", "'1,200' as a count has no comma"),
     ],

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
+import socket
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -69,6 +72,37 @@ def test_no_http_and_nobody_are_both_an_error_of_the_system(server: _Server) -> 
         asking.ask(url(server, "/x"))
     with pytest.raises(ConnectionRefusedError):
         asking.ask(f"http://127.0.0.1:{asking.free_port()}")
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.0 200 OK\r\n\r\n"], ids=["head", "body"])
+def test_an_answer_that_drips_ends_when_it_is_late(head: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            peer, _ = listener.accept()
+            with peer, contextlib.suppress(OSError):
+                peer.sendall(head)
+                for _ in range(40):
+                    peer.sendall(b"H")
+                    time.sleep(0.1)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        begin = time.monotonic()
+        with pytest.raises(TimeoutError, match=r"its answer is not whole after 0\.4 s"):
+            asking.ask(f"http://127.0.0.1:{listener.getsockname()[1]}/", timeout_s=5, within_s=0.4)
+        assert time.monotonic() - begin < 2
+        thread.join()
+
+
+def test_a_body_is_read_up_to_a_limit(server: _Server) -> None:
+    server.replies = [(200, b"a long body")]
+    assert asking.ask(url(server), within_s=30, most=6)[2] == b"a long"
+
+
+def test_a_host_that_can_be_no_name_is_an_error_of_the_system() -> None:
+    with pytest.raises(OSError, match=r"GET http://a\.\.b/x: UnicodeError"):
+        asking.ask("http://a..b/x?long=query")
 
 
 def test_an_object_is_read_and_anything_else_is_quoted(server: _Server) -> None:
