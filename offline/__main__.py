@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from pathlib import Path
@@ -17,6 +19,8 @@ from offline.output import SUFFIXES, Layout, Output, OutputError, rows_of
 from offline.source import Source, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from offline.labelling import Labeller
 
 TOP_K = 5
@@ -122,7 +126,9 @@ def _run(source: Path, out: Path, chinese: bool, top_k: int) -> int:
         if names:
             loaded = engine.open_engine(settings, artifact.tag, device, settings.threads_of(1))
             on = f"{loaded.name} on {loaded.backend.device}, {settings.threads_of(1)} threads"
-            console.print(f"{artifact.tag}, {artifact.manifest.weights['origin']} weights; {on}", markup=False)
+            console.print(
+                f"{artifact.tag}, {artifact.manifest.weights['origin']} weights; {on}", markup=False, soft_wrap=True
+            )
             _label(
                 Labeller(settings, loaded, decoder_of(settings, artifact), found, top_k, output.encode), names, output
             )
@@ -137,13 +143,35 @@ def _run(source: Path, out: Path, chinese: bool, top_k: int) -> int:
     return output.failed
 
 
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """What C libraries print of a broken file goes nowhere: it would tear the progress bar."""
+    try:
+        number = sys.stderr.fileno()
+    except OSError:  # it is no file
+        yield
+        return
+    sys.stderr.flush()
+    ours, kept = sys.stderr, os.dup(number)
+    with os.fdopen(kept, "w", encoding=ours.encoding, errors=ours.errors) as stderr:
+        sys.stderr = stderr
+        try:
+            with Path(os.devnull).open("w") as nowhere:
+                os.dup2(nowhere.fileno(), number)
+            yield
+        finally:
+            stderr.flush()
+            os.dup2(kept, number)
+            sys.stderr = ours
+
+
 def _label(labeller: Labeller, names: list[str], output: Output) -> None:
     """Write the rows of ``names``, with a progress bar."""
     columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(), TextColumn("left"))
     start = time.monotonic()
     rows = labeller.label(names)
     try:
-        with Progress(*columns, console=console, refresh_per_second=2) as progress:
+        with _silenced(), Progress(*columns, console=console, refresh_per_second=2) as progress:
             task = progress.add_task("", total=len(names))
             for some in rows:
                 output.write(some)
