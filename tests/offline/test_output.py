@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +99,16 @@ def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
     Output(path, LAYOUT).close()
 
 
-def test_a_full_disk_is_told_in_a_sentence() -> None:
+def test_a_full_disk_is_told_in_a_sentence(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full here")
-    output = Output.__new__(Output)
-    output.path = output._rows = Path("/dev/full")
-    with Path("/dev/full").open("ab", buffering=0) as output._file, pytest.raises(OutputError, match=r"No space left"):
+    output = Output(tmp_path / "out.jsonl", LAYOUT)
+    with Path("/dev/full").open("ab") as full:
+        os.dup2(full.fileno(), output._file.fileno())
+    with pytest.raises(OutputError, match=r"out\.jsonl' can't be written: No space left"):
         output.write([(b"row\n", False)])
+    with contextlib.suppress(OSError):
+        output.close()
 
 
 def test_chinese_names_are_there_if_asked_for(tmp_path: Path) -> None:
