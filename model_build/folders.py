@@ -6,8 +6,6 @@ What is in the directory or zip is ``listing``'s; what an image's bytes mean is 
 from __future__ import annotations
 
 import hashlib
-import lzma
-import stat
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from classifier.errors import ClassifierError
 from classifier.formats import FORMATS
 from classifier.pixels import decode
 from model_build.label_text import FORBIDDEN, code_point
-from model_build.listing import FolderError, Listing
+from model_build.listing import FolderError, Listing, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -68,21 +66,7 @@ class ImageFolder:
 
     def read(self, name: str) -> bytes:
         """The encoded image called ``name``. Raises OSError when it can't be read or is over MAX_IMAGE_BYTES."""
-        if self.archive:
-            size = self.archive.getinfo(name).file_size
-        else:
-            found = (self.path / name).stat()
-            if not stat.S_ISREG(found.st_mode):  # a named pipe would never end
-                raise OSError("it is no plain file")
-            size = found.st_size
-        if size > MAX_IMAGE_BYTES:
-            raise OSError(f"{size} bytes are more than the {MAX_IMAGE_BYTES} an image may have")
-        if not self.archive:
-            return (self.path / name).read_bytes()
-        try:
-            return self.archive.read(name)
-        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, EOFError) as error:
-            raise OSError(f"damaged in the zip: {error}") from None
+        return read_file(self.path, self.archive, name, MAX_IMAGE_BYTES)
 
 
 class Pixels:

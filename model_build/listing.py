@@ -6,6 +6,7 @@ is; one that is called so counts as an image, so that a damaged one is told and 
 
 from __future__ import annotations
 
+import lzma
 import os
 import stat
 import zipfile
@@ -45,6 +46,10 @@ class FolderError(Exception):
     """The directory or zip is no set of images; the message says why and what is allowed."""
 
 
+class TooLarge(OSError):
+    """A file has more bytes than are to be read; the message says how many."""
+
+
 @dataclass(frozen=True)
 class Listing:
     """``names``: all files and, with a closing slash, folders, as paths with forward slashes, sorted.
@@ -82,6 +87,29 @@ class Listing:
         """What is skipped below ``prefix``, as "2 HEIC, 1 text"; empty where nothing is."""
         kinds = Counter(sorted(kind for name, kind in self.skipped.items() if name.startswith(prefix)))
         return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+
+
+def read_file(path: Path, archive: zipfile.ZipFile | None, name: str, limit: int) -> bytes:
+    """The file called ``name`` below ``path``, or in ``archive``.
+
+    Raises TooLarge when it has more than ``limit`` bytes, and OSError when it can't be read.
+    """
+    size = archive.getinfo(name).file_size if archive else _plain_size(path / name)
+    if size > limit:
+        raise TooLarge(f"{size} bytes are more than the {limit} an image may have")
+    if not archive:
+        return (path / name).read_bytes()
+    try:
+        return archive.read(name)
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, EOFError) as error:
+        raise OSError(f"damaged in the zip: {error}") from None
+
+
+def _plain_size(path: Path) -> int:
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):  # a named pipe would never end
+        raise OSError("it is no plain file")
+    return found.st_size
 
 
 def _is_system(name: str) -> bool:

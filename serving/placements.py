@@ -63,7 +63,7 @@ class Inline:
         threads = settings.threads_of(settings.workers)
         self._engine = engine.open_engine(settings, tag, device, threads)
         self.artifact = self._engine.artifact
-        decode = _decoder(settings, self.artifact)
+        decode = decoder_of(settings, self.artifact)
         self._decode_pool: DecodePool | None = None
         if device == "cpu":
             run = engine.image_run(self._engine, decode)
@@ -109,7 +109,7 @@ class Dedicated:
         url = BentoMLContainer.remote_runner_mapping.get()[name]
         self._client = RunnerClient(url, len(self.artifact.manifest.labels), grace=margin_s(settings.slo_ms))
         threads = settings.threads_of(settings.workers)
-        self._decode_pool = DecodePool(_decoder(settings, self.artifact), threads)
+        self._decode_pool = DecodePool(decoder_of(settings, self.artifact), threads)
 
     async def submit(self, images: list[Any], deadline: float) -> list[ImageResult | Exception]:
         """See Placement."""
@@ -132,8 +132,8 @@ class Dedicated:
         await self._client.close()
 
 
-def _decoder(settings: Settings, artifact: Artifact) -> Decode:
-    """To pixels. What comes as pixels, of the artifact's size, passes."""
+def decoder_of(settings: Settings, artifact: Artifact) -> Decode:
+    """Encoded images to pixels, as ``settings`` ask. What comes as pixels, of the artifact's size, passes."""
     preprocessing, max_pixels = artifact.manifest.preprocessing, settings.max_pixels
     seconds = settings.decode_timeout_ms / 1e3
     if settings.decoder == "contained":

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("classifier", "runners", "serving", "model_build")
+PACKAGES = ("classifier", "runners", "serving", "model_build", "offline")
 MEASURING = ("harness", "benchmarks", "loadtests", "autoscaling")
 # What each may import of the project's own; classifier ← runners ← serving ← service.py.
 ALLOWED: dict[str, tuple[str, ...]] = {
@@ -24,6 +24,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "runners.telemetry",
         # What the runtime's module says of its warnings.
         "runners.torchscript",
+    ),
+    # It is the service without a server: the same ways to find images, to decode and to infer.
+    "offline": (
+        *("classifier", "runners", "serving.placements", "model_build.listing", "model_build.atomic", "offline"),
     ),
     # It measures whatever it is given.
     "harness": ("harness",),

@@ -17,6 +17,7 @@ PACKAGES = (
     "runners",
     "serving",
     "model_build",
+    "offline",
     "harness",
     "loadtests",
     "benchmarks",

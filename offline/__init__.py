@@ -1,0 +1,1 @@
+"""``python -m offline``: every image below a folder gets its label, into one file."""
