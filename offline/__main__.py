@@ -111,7 +111,7 @@ def _run(source: Path, out: Path, chinese: bool, top_k: int) -> int:
     from runners import artifacts, backends, engine
     from serving.placements import decoder_of
 
-    settings = _settings.load()
+    settings = _settings.read()
     device = backends.pick_device(settings.device, settings.runtime)
     artifact = artifacts.open_artifact(artifacts.choose(settings, device))
     labels = artifact.manifest.labels
