@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from classifier.runtimes import DEFAULT, RUNTIMES
 from harness.http import free_port, wait_ready
 
 if TYPE_CHECKING:
@@ -45,11 +46,13 @@ class Server:
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         variables = (
             environment()
-            # Weighing two engines at each start would take the suite minutes; test_service.py does it.
-            | {"BENTOML_HOME": str(home), "RESNET18_ENGINE": "onnxruntime"}
+            | {"BENTOML_HOME": str(home)}
             | {f"RESNET18_{name.upper()}": value for name, value in (settings or {}).items()}
             | (dict(env) if env is not None else {})
         )
+        # Weighing two engines at each start would take the suite minutes; test_service.py does it.
+        runtime = RUNTIMES[variables.get("RESNET18_RUNTIME", DEFAULT)]
+        variables.setdefault("RESNET18_ENGINE", runtime.engines[0])
         command = [sys.executable, "-m", "bentoml", "serve", target, "--host", "127.0.0.1", "--port", str(self.port)]
         if tls:
             command += ["--ssl-certfile", str(tls[0]), "--ssl-keyfile", str(tls[1])]

@@ -178,7 +178,7 @@ class TestOwnCheckpoint:
         assert manifest.gate["top5"] == 1.0
         assert manifest.gate["top1"] in [count / 9 for count in range(10)]
         assert manifest.export["opset"] == 17
-        assert {"torch", "onnx", "onnxruntime"} == set(manifest.export["libraries"])
+        assert {"torch", "onnx", "onnxruntime", "openvino"} == set(manifest.export["libraries"])
         backend = backends.load(artifact.folder, manifest)
         assert backend.infer(np.zeros((2, 32, 32, 3), np.uint8)).shape == (2, 3)
 

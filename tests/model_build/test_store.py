@@ -116,7 +116,7 @@ class TestVersion:
         import torch
 
         assert model_store.libraries("torchscript") == {"torch": torch.__version__}
-        assert set(model_store.libraries("onnx")) == {"torch", "onnx", "onnxruntime"}
+        assert set(model_store.libraries("onnx")) == {"torch", "onnx", "onnxruntime", "openvino"}
 
     def test_bentoml_takes_it_as_it_is(self) -> None:
         assert str(bentoml.Tag("x", self.version())) == f"x:{self.version()}"
