@@ -5,8 +5,6 @@ Importing pillow-heif takes 25 to 40 ms and loads 27 MB of libraries, so pixels.
 
 from __future__ import annotations
 
-from typing import Any
-
 import pillow_heif
 from PIL import Image
 
@@ -21,8 +19,7 @@ class HeifFile(pillow_heif.HeifImageFile):
     """A HEIF whose pictures have at most ``Image.MAX_IMAGE_PIXELS`` each, and four times as many together.
 
     Opening one raises ClassifierError (``image_too_large``) for more, before libheif sees the file at all, and
-    ValueError for a file that is laid out as none may be. Loading it raises ValueError if its size is not the one that
-    was told, by which everything else has gone.
+    ValueError for a file that is laid out as none may be.
     """
 
     def _open(self) -> None:
@@ -40,14 +37,6 @@ class HeifFile(pillow_heif.HeifImageFile):
                 message = f"its {len(found)} pictures have {total} pixels together; at most {most} are decoded"
                 raise ClassifierError("image_too_large", message, limit=limit)
         super()._open()  # type: ignore[no-untyped-call]
-
-    def load(self) -> Any:
-        """Decode it."""
-        told = self.size
-        access = super().load()  # type: ignore[no-untyped-call]
-        if self.size != told:
-            raise ValueError("its size is {}x{} and not {}x{}".format(*self.size, *told))
-        return access
 
 
 # Images are decoded in parallel already. Nothing but the primary image and its alpha is wanted.
