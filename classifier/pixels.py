@@ -22,7 +22,7 @@ from PIL import Image, TiffImagePlugin
 
 from classifier import avif, depth, resampling
 from classifier.errors import ClassifierError
-from classifier.formats import FORMATS, sniff
+from classifier.formats import FORMATS, KNOWN, sniff
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from classifier.preprocessing import Preprocessing
 
 # Image.open() imports the plugins of all of Pillow's formats when it meets one that is not there yet.
-for _plugin in (plugin for each in FORMATS.values() for plugin in each.plugins):
+for _plugin in (plugin for each in FORMATS.values() if not each.package for plugin in each.plugins):
     importlib.import_module(_plugin)
 
 # Pillow warns of damage in words that differ with each file: strangers could fill the log, and the memory in which
@@ -70,6 +70,17 @@ def decode(
             f"the {len(data)} bytes are no image that this service reads; it reads {', '.join(FORMATS)}",
             allowed=list(FORMATS),
         )
+    if kind not in FORMATS:
+        missing = KNOWN[kind]
+        raise ClassifierError(
+            "unsupported_media_type",
+            f"the image is {missing.common or kind}, which this service reads where {missing.package} is installed: "
+            f"pip install -r requirements/{missing.requirements}.txt; without it, it reads {', '.join(FORMATS)}",
+            allowed=list(FORMATS),
+        )
+    if FORMATS[kind].package:
+        for plugin in FORMATS[kind].plugins:
+            importlib.import_module(plugin)
     # A plugin may allocate before it tells the size (a GIF's frame, a TIFF's tile): Pillow stops that at twice this.
     Image.MAX_IMAGE_PIXELS = max_pixels
     try:

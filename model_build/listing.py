@@ -15,7 +15,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from classifier.formats import FORMATS, sniff
+from classifier.formats import FORMATS, KNOWN, sniff
 
 SUFFIXES = frozenset(suffix for each in FORMATS.values() for suffix in each.suffixes)
 # Cameras' own files begin as TIFF does, and what a reader of TIFF finds in them is a thumbnail.
@@ -28,7 +28,6 @@ SYSTEM |= {"system volume information", "__pycache__", "thumbs.db", "ehthumbs.db
 SYSTEM_ENDS = ("@synoeastream", "@synoresource", ":zone.identifier")
 HEAD_BYTES = 512
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
-_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _KINDS = (
     (b"\xff\x0a", "JPEG XL"),
     (b"\0\0\0\x0cJXL ", "JPEG XL"),
@@ -195,10 +194,12 @@ def _member_head(archive: zipfile.ZipFile, name: str) -> bytes:
 def _kind_of(head: bytes) -> str | None:
     found = sniff(head)
     # Two letters, with which text may begin as well, are all that sniff() asks of a BMP.
-    if found and (found != "BMP" or int.from_bytes(head[14:18], "little") in _BMP_HEADERS):
+    if found in FORMATS and (found != "BMP" or int.from_bytes(head[14:18], "little") in _BMP_HEADERS):
         return None
+    if found and found not in FORMATS:
+        return KNOWN[found].common or found
     if head[4:8] == b"ftyp":
-        return "HEIC" if head[8:12] in _HEIF else "video"
+        return "video"
     for start, kind in _KINDS:
         if head.startswith(start):
             return kind

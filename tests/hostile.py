@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import struct
 import zipfile
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
+
+import classifier.heif  # noqa: F401 -- so that Pillow reads and writes HEIF
 
 WIDTH, HEIGHT = 24, 20
 
@@ -112,6 +115,73 @@ def gif(width: int, height: int, frame: tuple[int, int, int, int], disposal: int
     return screen + control + b"," + struct.pack("<HHHHB", *frame, 0) + b"\x02\x02\x44\x01\0;"
 
 
+def box(kind: str, *parts: bytes, full: bool = False) -> bytes:
+    """A box of the ISO base media file format; a ``full`` one has a version and flags of 0."""
+    content = (b"\0\0\0\0" if full else b"") + b"".join(parts)
+    return struct.pack(">I4s", 8 + len(content), kind.encode()) + content
+
+
+@functools.cache
+def hevc(side: int) -> tuple[bytes, bytes]:
+    """The decoder's configuration, and the data, of an HEVC picture of ``side`` pixels a side."""
+    data = encode(picture(width=side, height=side), "HEIF", quality=50)
+    at, begin = data.index(b"hvcC"), data.index(b"mdat")
+    return data[at + 4 : at - 4 + int.from_bytes(data[at - 4 : at], "big")], data[begin + 4 :]
+
+
+def heif(
+    side: int,
+    told: tuple[int, int],
+    *,
+    grid: tuple[int, int] | None = None,
+    data: bytes | None = None,
+    entries: dict[bytes, bytes] | None = None,
+    references: bytes = b"",
+    more: bytes = b"",
+    primary: int = 1,
+) -> bytes:
+    """A HEIF of a picture of ``side`` pixels a side that calls itself ``told``; ``data``: other data for it.
+
+    ``grid``: columns and rows of a grid of that size, all of whose tiles are that picture. ``entries``: more items, by
+    type and rest of their entry, without data. ``references``: boxes of iref. ``more``: boxes of meta.
+    """
+    configuration, own = hevc(side)
+    content = [(own if data is None else data)]
+    kinds = [b"hvc1\0"]
+    size = [box("ispe", struct.pack(">II", side, side) if grid else struct.pack(">II", *told), full=True)]
+    lists = [struct.pack(">HBBB", 1, 2, 1, 0x82)]
+    if grid:
+        columns, rows = grid
+        content.append(bytes([0, 0, rows - 1, columns - 1]) + struct.pack(">HH", *told))
+        kinds.append(b"grid\0")
+        size.append(box("ispe", struct.pack(">II", *told), full=True))
+        lists.append(struct.pack(">HBB", 2, 1, 3))
+        references += box("dimg", struct.pack(">HH", 2, columns * rows), struct.pack(">H", 1) * (columns * rows))
+        primary = 2
+    kinds += [kind + rest for kind, rest in (entries or {}).items()]
+    names = [box("infe", b"\2\0\0\0", struct.pack(">HH", number, 0), kind) for number, kind in enumerate(kinds, 1)]
+    properties = box("ipco", size[0], box("hvcC", configuration), *size[1:])
+    meta = [
+        box("hdlr", bytes(4), b"pict", bytes(13), full=True),
+        box("pitm", struct.pack(">H", primary), full=True),
+        box("iinf", struct.pack(">H", len(names)), *names, full=True),
+        box("iprp", properties, box("ipma", struct.pack(">I", len(lists)), *lists, full=True)),
+        *([box("iref", references, full=True)] if references else []),
+        more,
+    ]
+    begin, places = 0, b""
+    head = box("ftyp", b"heic\0\0\0\0mif1heic")
+    for _ in range(2):  # first for its length
+        at, places = begin, b""
+        for number, one in enumerate(content, 1):
+            places += struct.pack(">HHHII", number, 0, 1, at, len(one))
+            at += len(one)
+        iloc = box("iloc", b"\x44\0", struct.pack(">H", len(content)), places, full=True)
+        whole = head + box("meta", *meta, iloc, full=True)
+        begin = len(whole) + 8
+    return whole + box("mdat", *content)
+
+
 def frames() -> dict[str, Any]:
     """Options of encode() for three frames."""
     return {"save_all": True, "append_images": [picture().rotate(90 * turn) for turn in (1, 2)]}
@@ -148,13 +218,17 @@ def seeds() -> dict[str, bytes]:
         "BMP 32 bits": encode(picture("RGBA"), "BMP"),
         "AVIF alpha": encode(picture("RGBA"), "AVIF"),
         "AVIF animated": encode(image, "AVIF", **frames()),
+        "HEIF alpha": encode(picture("RGBA"), "HEIF"),
+        "HEIF grid": encode(picture(width=200, height=150), "HEIF", tile_size=128),
+        "HEIF several": encode(image, "HEIF", **frames()),
+        "HEIF turned": encode(image, "HEIF", exif=turned.tobytes(), icc_profile=profile),
         "TIFF 12 bits": tiff(WIDTH, HEIGHT, bytes(range(240)) * 3, more={258: (3, 1, 12), 259: (3, 1, 1)}),
         "TIFF tiled": tiff(WIDTH, HEIGHT, zlib.compress(bytes(32 * 32)), tile=(32, 32)),
         "TIFF pages": encode(image, "TIFF", **frames(), exif=turned),
         "TIFF CCITT": encode(picture("1"), "TIFF", compression="group4"),
     }
     modes = {"PNG": ("1", "L", "LA", "RGB", "RGBA", "P", "I;16"), "GIF": ("L", "P"), "BMP": ("1", "L", "P", "RGB")}
-    modes["AVIF"] = ("L", "RGB")
+    modes["AVIF"] = modes["HEIF"] = ("L", "RGB")
     modes["TIFF"] = ("1", "L", "LA", "RGB", "RGBA", "P", "PA", "CMYK", "YCbCr", "LAB", "I", "I;16", "F")
     found |= {f"{kind} {mode}": encode(picture(mode), kind) for kind, some in modes.items() for mode in some}
     for name in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "zstd", "lzma"):
@@ -228,6 +302,12 @@ def bombs() -> dict[str, tuple[str, bytes]]:
         "AVIF frame over its picture": (TOO_LARGE, _avif(1200, 64)),
         "AVIF sequence of frames over its picture": (TOO_LARGE, _avif(1200, 64, frames=2)),
         "AVIF of a head alone": (BROKEN, b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miafMA1B"),
+        "HEIF picture over its image": (TOO_LARGE, heif(1200, (64, 64))),
+        "HEIF grid of one tile 900 times": (TOO_LARGE, heif(512, (999, 999), grid=(30, 30))),
+        "HEIF of many pictures in one": (BROKEN, heif(512, (512, 512), data=hevc(512)[1] * 500)),
+        "HEIF of compressed metadata": (BROKEN, heif(64, (64, 64), entries={b"mime": b"\0a/b\0deflate\0"})),
+        "HEIF of an image put together of others": (BROKEN, heif(64, (64, 64), entries={b"iovl": b"\0"}, primary=2)),
+        "HEIF of a head alone": (BROKEN, b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
         "JPEG that is a ZIP too": (PIXELS, jpeg + archive.getvalue()),
         "ZIP that holds a JPEG": (NO_IMAGE, archive.getvalue() + jpeg),
         "PNG that is HTML too": (PIXELS, png(WIDTH, HEIGHT, 2, rows, chunk(b"tEXt", b"a\0<script>alert(1)</script>"))),

@@ -74,8 +74,8 @@ def test_a_row_is_named_in_its_table_alone(table: str, rows: dict[str, object]) 
 
 def test_no_other_module_lists_formats_precisions_or_variants() -> None:
     """One may be meant by name, where it alone is different: only JPEG can be decoded at a smaller scale."""
-    assert naming(set(formats.FORMATS), at_least=4) == ["classifier/formats.py"]
-    assert naming({suffix for each in formats.FORMATS.values() for suffix in each.suffixes}, at_least=4) == [
+    assert naming(set(formats.KNOWN), at_least=4) == ["classifier/formats.py"]
+    assert naming({suffix for each in formats.KNOWN.values() for suffix in each.suffixes}, at_least=4) == [
         "classifier/formats.py"
     ]
     # Which numbers each precision is made of, is for torch to know.
@@ -135,18 +135,28 @@ def test_labels_have_a_field_for_each_language() -> None:
     assert words == set(languages.LANGUAGES)
 
 
-@pytest.mark.parametrize("each", formats.FORMATS.values(), ids=formats.FORMATS)
+@pytest.mark.parametrize("each", formats.KNOWN.values(), ids=formats.KNOWN)
 def test_a_format_is_whole(each: formats.Format) -> None:
     assert all(importlib.util.find_spec(plugin) for plugin in each.plugins)
     assert re.compile(each.magic).groups == 0
     assert each.suffixes
+    if each.package:
+        assert each.package in packages(f"{each.requirements}.txt")
+        assert each.package not in packages("runtime.txt")
+
+
+def test_the_page_s_chooser_shows_what_browsers_may_not_know_as_images() -> None:
+    text = (ROOT / "web" / "index.html").read_text(encoding="utf-8")
+    (accepted,) = re.findall(r'id="files" accept="([^"]+)"', text)
+    unknown = {suffix for each in formats.KNOWN.values() if each.package for suffix in each.suffixes}
+    assert set(accepted.split(",")) == {"image/*", *unknown}
 
 
 @pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "SECURITY.md", "docs/operations.md"])
 def test_a_document_that_lists_formats_lists_all(name: str) -> None:
     for line in (ROOT / name).read_text(encoding="utf-8").splitlines():
-        named = {each for each in formats.FORMATS if re.search(rf"\b{each}\b", line, re.IGNORECASE)}
-        assert len(named) < 4 or named == set(formats.FORMATS), line
+        named = {each for each in formats.KNOWN if re.search(rf"\b{each}\b", line, re.IGNORECASE)}
+        assert len(named) < 4 or named == set(formats.KNOWN), line
 
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS)
@@ -178,6 +188,7 @@ def extending() -> str:
 
 def test_every_file_that_contributing_names_is_there() -> None:
     rows = {"name": [*runtimes.RUNTIMES], "code": [*languages.LANGUAGES]}
+    rows["set"] = [each.requirements for each in formats.KNOWN.values() if each.requirements]
     rows["lock"] = [variant.lock for variant in VARIANTS.values()]
     rows["bento"] = [Path(each.bentofile).stem for each in VARIANTS.values() if "/" in each.bentofile]
     named = re.findall(rf"`({FILE})`", extending())

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import json
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
 
-from classifier.formats import FORMATS, sniff
+from classifier.formats import FORMATS, KNOWN, sniff
+from tests.conftest import ROOT, environment
 
 SNIFFED = {
     "JPEG": b"\xff\xd8\xff\xe0",
@@ -17,6 +21,7 @@ SNIFFED = {
     "BMP": b"BM",
     "WEBP": b"RIFF\x24\0\0\0WEBPVP8 ",
     "AVIF": b"\0\0\0\x20ftypavif",
+    "HEIF": b"\0\0\0\x18ftypheic",
 }
 
 
@@ -51,4 +56,43 @@ def test_a_suffix_is_of_one_format() -> None:
 def test_pillow_has_a_plugin_for_each() -> None:
     for plugin in (plugin for each in FORMATS.values() for plugin in each.plugins):
         importlib.import_module(plugin)
-    assert FORMATS.keys() <= Image.OPEN.keys()
+    assert KNOWN.keys() == FORMATS.keys() <= Image.OPEN.keys()
+
+
+@pytest.mark.parametrize("brand", ["heic", "heix", "heim", "heis", "hevc", "hevx", "hevm", "hevs", "mif1", "msf1"])
+def test_brands_of_heif(brand: str) -> None:
+    assert sniff(b"\0\0\0\x18ftyp" + brand.encode()) == "HEIF"
+
+
+WITHOUT = """
+import json, sys
+sys.modules["pillow_heif"] = None
+from classifier import pixels
+from classifier.errors import ClassifierError
+from classifier.formats import FORMATS
+from classifier.preprocessing import Preprocessing
+from model_build.listing import SUFFIXES, _kind_of
+head = b"\\0\\0\\0\\x18ftypheic\\0\\0\\0\\0"
+try:
+    pixels.decode(head, Preprocessing(8, 8), 1000)
+except ClassifierError as error:
+    print(json.dumps([error.code, error.message, error.facts, [*FORMATS], ".heic" in SUFFIXES, _kind_of(head)]))
+"""
+
+
+def test_a_format_whose_package_is_missing_is_named_with_what_would_read_it() -> None:
+    command = [sys.executable, "-c", WITHOUT]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
+    code, message, facts, formats, listed, kind = json.loads(done.stdout)
+    assert (code, facts, listed, kind) == ("unsupported_media_type", {"allowed": formats}, False, "HEIC")
+    assert message.startswith("the image is HEIC, which this service reads where pillow_heif is installed: ")
+    assert "pip install -r requirements/heif.txt" in message
+    assert set(KNOWN) - set(formats) == {"HEIF"}
+
+
+def test_a_package_of_its_own_is_imported_with_the_first_such_image() -> None:
+    """classifier/heif.py takes 25 to 40 ms, which no start is to wait for."""
+    code = "import sys, classifier.pixels; print('pillow_heif' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

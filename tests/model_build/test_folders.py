@@ -101,22 +101,22 @@ def test_refused_sets(tmp_path: Path, as_zip: bool) -> None:
     (hollow / "owl").mkdir()
     nothing = tmp_path / "nothing"
     (nothing / "cat").mkdir(parents=True)
-    heic = b"\0\0\0\x18ftypheic\0\0\0\0"
+    film = b"\0\0\0\x18ftypisom\0\0\0\0"
     apple, half = tmp_path / "apple", fill(tmp_path / "half", "cat/1.png")
-    for path in (apple / "cat" / "1.heic", apple / "cat" / "2.heic", half / "dog" / "1.heic"):
+    for path in (apple / "cat" / "1.mp4", apple / "cat" / "2.mp4", half / "dog" / "1.mp4"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(heic)
+        path.write_bytes(film)
     (half / "dog" / "1.txt").write_text("a dog")
     bell, blank, twin = (fill(tmp_path / name, f"{name}/1.png", "dog/1.png") for name in ("c\x07t", " ", "dog "))
     for root, message in (
         (mixed, r"image 'stray\.png' lies beside the class folders"),
         (hollow, r"class folder 'owl' holds no images"),
-        (apple, r"holds no images \(JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF\); found 2 HEIC"),
-        (half, r"class folder 'dog' holds no images, but 1 HEIC, 1 text"),
+        (apple, r"holds no images \(JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, HEIF\); found 2 video"),
+        (half, r"class folder 'dog' holds no images, but 1 text, 1 video"),
         (bell, r"the class folder 'c\\x07t' has U\+0007 in its name; rename it"),
         (blank, r"the name of the class folder ' ' begins or ends with a blank; rename it"),
         (twin, r"the name of the class folder 'dog ' begins or ends with a blank; rename it"),
-        (nothing, r"holds no images \(JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF\)$"),
+        (nothing, r"holds no images \(JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, HEIF\)$"),
     ):
         with pytest.raises(FolderError, match=message):
             ImageFolder.open(zipped(root) if as_zip else root)
