@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import os
@@ -180,7 +181,9 @@ def test_ctrl_c_leaves_a_file_that_is_gone_on_with(store: Path, tmp_path: Path) 
     out = tmp_path / "labels.csv"
     command = [sys.executable, "-m", "offline", str(many), "--out", str(out)]
     variables = environment() | {"BENTOML_HOME": str(store), "RESNET18_ENGINE": "onnxruntime"}
-    process = subprocess.Popen(command, cwd=ROOT, env=variables, stderr=subprocess.PIPE, text=True)
+    # A shell without job control starts what is in its background with SIGINT ignored, and so are its children.
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, cwd=ROOT, env=variables, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     end = time.monotonic() + 60
     while not (out.exists() and out.stat().st_size > 1000) and time.monotonic() < end:
         time.sleep(0.01)

@@ -15,6 +15,7 @@ import bentoml
 import psutil
 import pytest
 
+from runners import engines
 from tests.conftest import eventually
 
 if TYPE_CHECKING:
@@ -485,6 +486,7 @@ def test_a_second_service_of_the_same_store_leaves_the_metrics_alone(
 
 
 @pytest.mark.parametrize("engine", ["openvino", "auto"])
+@pytest.mark.skipif(not engines.installed("openvino"), reason="requirements/openvino.txt is not installed")
 def test_either_engine_answers_alike(server: Server, launch: Callable[..., Server], jpeg: bytes, engine: str) -> None:
     expected = server.client.post("/classify?top_k=3", content=jpeg, headers={"content-type": "image/jpeg"}).json()
     other = launch(engine=engine).wait()

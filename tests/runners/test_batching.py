@@ -22,7 +22,7 @@ from tests.runners.test_cost_model import exact
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-THOROUGH = settings(max_examples=600, deadline=None, derandomize=True)
+THOROUGH = settings(max_examples=300, deadline=None, derandomize=True)
 # What adding the same floats in another order may differ by.
 EPSILON = 1e-9
 

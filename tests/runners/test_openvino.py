@@ -11,6 +11,8 @@ import pytest
 from runners import backends, openvino
 from runners.devices import DeviceError
 
+pytest.importorskip("openvino", reason="requirements/openvino.txt is not installed")
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
