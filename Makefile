@@ -37,7 +37,7 @@ quoted = '$(subst ','\'',$(value $(1)))'
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on
 
 # Weights that were named are built; where they are in the store already, they become the newest again.
-MODEL_THERE = $(if $(filter file,$(origin WEIGHTS)),ls -- "$$BENTOML_HOME"/models/resnet18-*/latest >/dev/null 2>&1,false)
+MODEL_THERE = $(if $(filter file,$(origin WEIGHTS)),ls -- "$$BENTOML_HOME"/models/*/*/manifest.json >/dev/null 2>&1,false)
 
 LOCK := $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11
 
@@ -51,7 +51,7 @@ help: ## List these commands
 serve: $(VENV)/build.done ## Set up, build the model if there is none or WEIGHTS says which, and serve it on PORT
 	@case $(call quoted,PORT) in (*[!0-9]*|"") \
 		echo PORT=$(call quoted,PORT)" is no port: a number from 1 to 65535, such as 3000" >&2; exit 2;; esac
-	@$(MODEL_THERE) || $(MAKE) --no-print-directory model
+	@$(if $(ARGS),false,$(MODEL_THERE)) || $(MAKE) --no-print-directory model
 	@$(if $(PASSED_OVER),echo HOST=$(call quoted,PASSED_OVER)" of the environment is no address: passed over")
 	@echo "Once it says ready, open the address that it tells in a browser, or: curl -F image=@photo.jpg ADDRESS/classify"
 	@exec $(BIN)/python -m bentoml serve service:ResNet18 --host=$(call quoted,HOST) --port=$(call quoted,PORT)

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from classifier.architectures import DEFAULT
 from classifier.labels import Labels
 from classifier.preprocessing import Preprocessing
 from classifier.runtimes import RUNTIMES
@@ -42,6 +43,11 @@ class Manifest:
     export: dict[str, Any]
     gate: dict[str, Any]
     schema: int = SCHEMA
+
+    @property
+    def architecture(self) -> str:
+        """The network's name in ``classifier.architectures``; manifests of a ResNet18 do not have it."""
+        return str(self.export.get("network", {}).get("architecture", DEFAULT))
 
     def described(self) -> dict[str, Any]:
         """All that is done to an image, in front of the graph and inside it, for ``GET /model``.

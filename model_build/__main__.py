@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import shutil
 import sys
@@ -15,12 +16,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
+from classifier.architectures import ARCHITECTURES, DEFAULT
 from classifier.runtimes import RUNTIMES
 from model_build import options, selection
 from model_build.gate import Thresholds
 
 console = Console(stderr=False)
-TRAIN = "Train ResNet18 on the images in DIR: one subfolder a class, or a .zip of such a directory."
+COMMANDS = {
+    "compare": "Compare networks on the images in DIR: train each briefly, or take it from a file, and measure what "
+    "decides.",
+    "train": "Train ResNet18, or another --arch, on the images in DIR: one subfolder a class, or a .zip of such a "
+    "directory.",
+}
 
 
 def _finite(_: click.Context, option: click.Parameter, value: float) -> float:
@@ -47,19 +54,20 @@ class _Group(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of the subcommands."""
-        return ["train"]
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The subcommand called ``cmd_name``."""
-        if cmd_name != "train":
+        if cmd_name not in COMMANDS:
             return None
-        from model_build.train import train
-
-        return train
+        module: Any = importlib.import_module(f"{__package__}.{cmd_name}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the subcommands in the words of their own help, without importing them."""
-        click.Group(commands=[click.Command("train", help=TRAIN)]).format_commands(ctx, formatter)
+        told = [click.Command(name, help=text) for name, text in COMMANDS.items()]
+        click.Group(commands=told).format_commands(ctx, formatter)
 
 
 @click.group(
@@ -73,10 +81,16 @@ class _Group(click.Group):
     default="auto",
     metavar="auto|imagenet|demo|PATH",
     help=(
-        "Which ResNet18. imagenet: torchvision's, from the torch hub cache (TORCH_HOME) or downloaded. demo: the "
+        "Which weights. imagenet: torchvision's, from the torch hub cache (TORCH_HOME) or downloaded. demo: the "
         "packaged CIFAR-10 checkpoint. auto: imagenet, else demo. PATH: your state dict, as torch.save or safetensors "
         "wrote it, alone or among what a training script keeps; any number of classes."
     ),
+)
+@click.option(
+    "--arch",
+    "architecture",
+    type=click.Choice(list(ARCHITECTURES)),
+    help=f"The network, torchvision's of that name.  [default: the one whose keys PATH has, else {DEFAULT}]",
 )
 @click.option(
     "--key",
@@ -158,6 +172,7 @@ def main(
     ctx: click.Context,
     /,
     weights: str,
+    architecture: str | None,
     key: str | None,
     labels: Path | None,
     runtimes: tuple[str, ...],
@@ -169,7 +184,7 @@ def main(
     max_difference: float,
     **preprocessing: Any,
 ) -> None:
-    """Build ResNet18 for serving: export for each runtime, quantise, check against the original, register.
+    """Build ResNet18, or another --arch, for serving: export, quantise, check against the original, register.
 
     \b
     Examples:
@@ -202,13 +217,16 @@ def main(
     thresholds = Thresholds(min_agreement, max_accuracy_loss, max_difference)
     try:
         tell = partial(console.print, markup=False, highlight=False)
-        checkpoint = find(weights, labels=labels, key=key, given=given, notice=_notice, tell=tell)
+        checkpoint = find(
+            weights, labels=labels, key=key, given=given, notice=_notice, tell=tell, architecture=architecture
+        )
         if checkpoint.classes == 1000 and labels is None and checkpoint.labels == numbered(1000):
             said = "has 1,000 classes and no names for them; if they are ImageNet's, add --labels imagenet"
             tell(f"{checkpoint.origin} {said}")
+        title = "" if checkpoint.architecture == DEFAULT else f" {ARCHITECTURES[checkpoint.architecture]}"
         console.print(
-            f"[bold]{escape(checkpoint.origin)}[/] weights {checkpoint.digest[:12]}: {checkpoint.classes} classes, "
-            f"{checkpoint.preprocessing.size} px"
+            f"[bold]{escape(checkpoint.origin)}[/]{title} weights {checkpoint.digest[:12]}: "
+            f"{checkpoint.classes} classes, {checkpoint.preprocessing.size} px"
             + (f" enlarged to {checkpoint.upsample} in the graph" if checkpoint.upsample else "")
         )
         console.print(line(checkpoint), soft_wrap=True, highlight=False)

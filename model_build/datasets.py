@@ -81,6 +81,20 @@ def _labelled(folder: ImageFolder) -> ImageFolder:
     return folder
 
 
+def indexes(names: tuple[str, ...], classes: tuple[str, ...], whose: str) -> NDArray[np.int64]:
+    """The index int64[C] in ``names`` of each of the class folders ``classes``. Raises FolderError if others are there.
+
+    ``whose`` names are they, for the message.
+    """
+    if sorted(names) != sorted(classes):
+        odd = sorted(set(names) ^ set(classes)) or [names[0]]
+        raise FolderError(
+            f"{whose} has {len(names)} classes and DIR has {len(classes)}; they must have the same names, and "
+            f"{odd[0]!r} is not in both"
+        )
+    return np.array([names.index(name) for name in classes], np.int64)
+
+
 def read(folder: ImageFolder, served: Preprocessing, pool: ThreadPoolExecutor, console: Console) -> Pixels:
     """The folder's pixels, not yet cropped. Prints the skipped files.
 

@@ -122,6 +122,10 @@ class Pixels:
                 raise FolderError(f"{self._folder.name!r} has changed since it was first read: {error}") from None
             yield squares, self.labels[chunk]
 
+    def names(self, which: NDArray[np.int64]) -> list[str]:
+        """The names of the images at ``which`` int64[n]."""
+        return [self._folder.items[int(row)][0] for row in self._rows[which]]
+
     def split(self, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Images to keep and to hold back, int64: ``share`` of each class, but at least one, and never its last.
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import click
 import torch
 
+from classifier.architectures import DEFAULT
 from classifier.labels import Labels
-from model_build import weights
+from model_build import layout, weights
 from model_build.labels import read_labels
-from model_build.network import resnet18
+from model_build.network import build
 from model_build.preprocessing import Given, default_resize, resolve
 from model_build.weights import Checkpoint, WeightsError
 
@@ -24,22 +25,31 @@ INITS = ("auto", "imagenet", "demo")
 NAMED = 20
 
 
-def initial(options: Options, classes: tuple[str, ...]) -> Checkpoint:
+def initial(options: Options, classes: tuple[str, ...], teacher: Checkpoint | None = None) -> Checkpoint:
     """What training starts from; its head, labels and sizes are already those of the checkpoint to come.
 
-    ``classes``: the names of the class folders. Raises UsageError, WeightsError or LabelsError.
+    ``classes``: the names of the class folders. ``teacher``: whose preprocessing a network from scratch has. Raises
+    UsageError, WeightsError or LabelsError.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.seed)
-        fresh = resnet18(len(classes)).state_dict()
-    checkpoint = Checkpoint(fresh, "none", Labels(classes), digest="", **resolve(Given(), Given()))
+    architecture = options.architecture or DEFAULT
+    checkpoint = Checkpoint(
+        _fresh(options.seed, architecture, len(classes)),
+        *("none", Labels(classes)),
+        digest="",
+        architecture=architecture,
+        **resolve(Given(), Given()),
+    )
+    if teacher:
+        view = {name: getattr(teacher, name) for name in ("preprocessing", "upsample", "mean", "std")}
+        checkpoint = replace(checkpoint, **view)
     if options.init not in (*INITS, "none") and not Path(options.init).is_file():
         raise click.UsageError(f"--init {options.init!r} is not a file, nor one of {', '.join(INITS)}, none")
     if options.key is not None and options.init in (*INITS, "none"):
         raise click.UsageError(f"--key {options.key!r} chooses in a file of weights; --init {options.init} is none")
     if options.init != "none":
         try:
-            checkpoint = weights.find("imagenet" if options.init == "auto" else options.init, key=options.key)
+            name = "imagenet" if options.init == "auto" else options.init
+            checkpoint = weights.find(name, key=options.key, architecture=options.architecture)
         except WeightsError as error:
             if options.init != "auto":
                 raise
@@ -64,7 +74,17 @@ def initial(options: Options, classes: tuple[str, ...]) -> Checkpoint:
         if value is not None and value < size:
             raise click.UsageError(f"{option} {value} is smaller than the network's input of {size} pixels (--size)")
     same = checkpoint.labels.en in (labels.en, classes)
-    state = fresh | {name: value for name, value in checkpoint.state.items() if same or not name.startswith("fc.")}
+    head = f"{layout.head(checkpoint.architecture)}."
+    kept = {name: value for name, value in checkpoint.state.items() if same or not name.startswith(head)}
+    state = _fresh(options.seed, checkpoint.architecture, len(classes)) | kept
     upsample = None if upsample == size else upsample
     prepared = replace(prepared, resize=resize)
     return replace(checkpoint, state=state, labels=labels, preprocessing=prepared, upsample=upsample)
+
+
+def _fresh(seed: int, architecture: str, classes: int) -> dict[str, torch.Tensor]:
+    """The state dict of an untrained network."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        state: dict[str, torch.Tensor] = build(architecture, classes).state_dict()
+    return state

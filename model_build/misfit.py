@@ -1,9 +1,12 @@
-"""The reason why a file's tensors are no ResNet18: another network, or keys that are missing, odd or elsewhere."""
+"""The reason why a file's tensors are not what is built: another network, or keys missing, odd or elsewhere."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
+
+from classifier.architectures import ARCHITECTURES
+from model_build import layout
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -17,6 +20,7 @@ QUOTED, SHOWN = 60, 4
 # The number of blocks in each of the four stages, and whether they are bottlenecks of three convolutions.
 RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
     ((1, 1, 1, 1), False): "ResNet10",
+    ((2, 2, 2, 2), False): "ResNet18",
     ((3, 4, 6, 3), False): "ResNet34",
     ((2, 2, 2, 2), True): "ResNet26",
     ((3, 4, 6, 3), True): "ResNet50",
@@ -64,56 +68,60 @@ def family(keys: Iterable[str]) -> str | None:
     return next((said for pattern, said in FAMILIES if any(re.search(pattern, key) for key in names)), None)
 
 
-def resnet(tensors: Tensors) -> str | None:
-    """The ResNet of ``tensors`` if it is not 18: its name and blocks; None for an 18, whatever else differs."""
+def resnet(tensors: Tensors, title: str) -> str | None:
+    """The ResNet of ``tensors`` if it is not the ResNet ``title``: its name and blocks, whatever else differs."""
+    wanted = next((kind for kind, name in RESNETS.items() if name == title), None)
+    if wanted is None:
+        return None
     stages = [
         {int(found[1]) for key in tensors if (found := re.match(rf"layer{stage}\.(\d{{1,4}})\.", key))}
         for stage in (1, 2, 3, 4)
     ]
     blocks, bottleneck = tuple(map(len, stages)), "layer1.0.conv3.weight" in tensors
-    if blocks == (2, 2, 2, 2) and not bottleneck:
+    if (blocks, bottleneck) == wanted:
         return None
     name = RESNETS.get((blocks, bottleneck), "ResNet of another depth")
     if tensors["layer1.0.conv1.weight"].shape[:1] != (64,):
         name = f"wide or grouped {name}"
     return (
         f"a {name}: its stages have {', '.join(map(str, blocks))} blocks of {3 if bottleneck else 2} convolutions, "
-        "a ResNet18's 2, 2, 2, 2 of 2"
+        f"a {title}'s {', '.join(map(str, wanted[0]))} of {3 if wanted[1] else 2}"
     )
 
 
-def of_network(name: str, tensors: Tensors, beside: Tensors, top: Collection[str], expected: Collection[str]) -> str:
-    """The reason why ``tensors``, a network with blocks like a ResNet's, are no ResNet18.
+def of_network(name: str, tensors: Tensors, beside: Tensors, top: Collection[str], architecture: str) -> str:
+    """The reason why ``tensors``, which have the anchor of ``architecture``, are not its network.
 
-    ``name``: their place in the file; ``beside``: the other keys there; ``top``: the keys of the file's own dict;
-    ``expected``: a ResNet18's keys.
+    ``name``: their place in the file; ``beside``: the other keys there; ``top``: the keys of the file's own dict.
     """
+    title, head, expected = ARCHITECTURES[architecture], layout.head(architecture), layout.shapes(architecture, 1)
     where = f" (under {quoted(name)})" if name != "." else ""
-    if other := resnet(tensors):
-        return f"is no ResNet18{where}, but {other}"
+    if other := resnet(tensors, title):
+        return f"is no {title}{where}, but {other}"
     missing = [key for key in expected if key not in tensors]
     odd = {key: value for key, value in tensors.items() if key not in expected} | beside
     said = [f"it lacks {listed(missing, {})}"] if missing else []
-    if "fc.weight" in missing and len(missing) <= 2:
+    if f"{head}.weight" in missing and len(missing) <= 2:
         heads = [key for key, value in odd.items() if value.ndim == 2]
-        said.append(f"its head is {listed(heads, odd)} instead of one layer fc" if heads else "it has no head")
+        said.append(f"its head is {listed(heads, odd)} instead of one layer {head}" if heads else "it has no head")
     elif odd:
         said.append(f"it has {listed(odd, odd)} besides")
     if missing and not any(key.endswith("running_mean") for key in tensors):
         said.append("it has no running statistics, without which its normalisation can't be served")
     if kind := family([*tensors, *beside, *top]):
         said.append(f"these are the keys of {kind}")
-    return f"is no ResNet18{where}: {'; '.join(said)}"
+    return f"is no {title}{where}: {'; '.join(said)}"
 
 
-def of_tables(top: Collection[str], tables: list[tuple[str, Tensors]]) -> str:
-    """The reason for a file without any network like a ResNet; ``tables``: the tensors of each dict in it, by name."""
+def of_tables(top: Collection[str], tables: list[tuple[str, Tensors]], architecture: str) -> str:
+    """The reason for a file without the architecture's anchor; ``tables``: the tensors of each dict in it, by name."""
+    title = ARCHITECTURES[architecture]
     if not tables:
-        return f"is no ResNet18: it holds no tensors by names; its keys are {listed(top, {}) or 'none'}"
+        return f"is no {title}: it holds no tensors by names; its keys are {listed(top, {}) or 'none'}"
     kind = next((found for keys in [*(held for _, held in tables), top] if (found := family(keys))), None)
     name, tensors = max(tables, key=lambda table: len(table[1]))
     found = f"its keys are {listed(top, tensors if name == '.' else {})}"
     if name != ".":
         found += f"; under {quoted(name)} are {listed(tensors, tensors)}"
-    said = f", but {kind}" if kind else ": it has no 'layer1.0.conv1.weight', under any prefix"
-    return f"is no ResNet18 with torchvision's keys{said}; {found}"
+    said = f", but {kind}" if kind else f": it has no {layout.anchor(architecture)!r}, under any prefix"
+    return f"is no {title} with torchvision's keys{said}; {found}"

@@ -1,4 +1,4 @@
-"""ResNet18 inside the serving contract: ``uint8[N, S, S, 3]`` RGB in, ``float32[N, C]`` probabilities out.
+"""A network inside the serving contract: ``uint8[N, S, S, 3]`` RGB in, ``float32[N, C]`` probabilities out.
 
 Everything between pixels and probabilities is in the graph: normalisation, optional upsampling, softmax. So mean and
 std exist once, and an exported file serves anywhere without a recipe.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from classifier.architectures import ARCHITECTURES, DEFAULT
 from model_build.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
@@ -44,13 +45,18 @@ def import_torchvision() -> ModuleType:
     return module
 
 
-def resnet18(classes: int) -> nn.Module:
-    """An untrained torchvision ResNet18 with ``classes`` outputs: float32[N, 3, H, W] to float32[N, classes] logits."""
+def build(architecture: str, classes: int) -> nn.Module:
+    """An untrained network of torchvision: float32[N, 3, H, W] to float32[N, classes] logits."""
     import_torchvision()
-    from torchvision.models import resnet18 as build
+    from torchvision.models import get_model
 
-    network: nn.Module = build(num_classes=classes)
+    network: nn.Module = get_model(architecture, num_classes=classes)
     return network
+
+
+def resnet18(classes: int) -> nn.Module:
+    """An untrained ResNet18 of ``classes`` outputs."""
+    return build(DEFAULT, classes)
 
 
 class Contract(nn.Module):
@@ -99,11 +105,11 @@ class Contract(nn.Module):
         return torch.softmax(self.logits(image), dim=1)
 
 
-def from_state(state: dict[str, Any], classes: int) -> nn.Module:
-    """A ResNet18 in evaluation mode with ``state`` loaded; the counters that inference ignores may be missing."""
-    network = resnet18(classes)
+def from_state(state: dict[str, Any], classes: int, architecture: str = DEFAULT) -> nn.Module:
+    """A network in evaluation mode with ``state`` loaded; the counters that inference ignores may be missing."""
+    network = build(architecture, classes)
     missing, unexpected = network.load_state_dict(state, strict=False)
     wrong = [key for key in missing if not key.endswith("num_batches_tracked")] + list(unexpected)
     if wrong:
-        raise ValueError(f"not a ResNet18 state dict: {wrong[0]!r} does not fit")
+        raise ValueError(f"not a {ARCHITECTURES[architecture]} state dict: {wrong[0]!r} does not fit")
     return network.eval()

@@ -66,7 +66,7 @@ def _quantize(path: Path, calibration: Samples) -> None:
 
     prepared = path.with_suffix(".prepared.onnx")
     shape_inference.quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
-    kept = {"Conv", "Add", "Relu", "MaxPool", "GlobalAveragePool", "ReduceMean", "Flatten", "Gemm"}
+    kept = {"Conv", "Add", "Relu", "Clip", "MaxPool", "GlobalAveragePool", "ReduceMean", "Flatten", "Gemm"}
     nodes = onnx.load(prepared).graph.node
     first = next(at for at, node in enumerate(nodes) if node.op_type == "Conv")
     outside = [node.name for at, node in enumerate(nodes) if at < first or node.op_type not in kept]

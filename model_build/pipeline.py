@@ -17,6 +17,7 @@ from rich.table import Table
 
 from classifier import manifest as manifests
 from classifier import runtimes
+from classifier.architectures import DEFAULT
 from classifier.manifest import Manifest
 from model_build import export, gate, onnx, samples, scratch, store
 from model_build.errors import first_line
@@ -49,6 +50,7 @@ def build(
     directory or zip of images, or None for the default, can't be used, and StoreError if a disk is full.
     """
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    architecture = checkpoint.architecture
     progress = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
     with progress, scratch.folder("resnet18-build-") as aside:
         step = progress.add_task("reading images", total=2 + 3 * len(wanted))
@@ -61,10 +63,11 @@ def build(
             "calibration": calibrate.digest(),
             "evaluation": evaluate.digest(),
             "network": {"upsample": checkpoint.upsample, "mean": checkpoint.mean, "std": checkpoint.std}
-            | ({"bgr": True} if checkpoint.bgr else {}),
+            | ({"bgr": True} if checkpoint.bgr else {})
+            | ({"architecture": architecture} if architecture != DEFAULT else {}),
         }
         versions = {pair: store.version(checkpoint, *pair, options) for pair in wanted}
-        present = {pair: store.registered(*pair, versions[pair]) for pair in wanted}
+        present = {pair: store.registered(*pair, versions[pair], architecture) for pair in wanted}
         absent = [pair for pair in wanted if present[pair] is None]
         progress.update(step, total=1 + bool(absent) + 3 * len(absent))
         if absent:
@@ -78,7 +81,7 @@ def build(
         failures: list[tuple[str, str]] = []
         passed: list[tuple[Path, Manifest, str, Report]] = []
         for runtime, precision in absent:
-            name = store_name(runtime, precision)
+            name = store_name(runtime, precision, architecture)
             folder = aside / name
             folder.mkdir()
             progress.update(step, description=f"exporting {name}")
@@ -119,7 +122,8 @@ def build(
         # Registered together at the end, so that a build that dies leaves the store serving what it served.
         rows = []
         for path, manifest, version, report in passed:
-            progress.update(step, description=f"registering {store_name(manifest.runtime, manifest.precision)}")
+            name = store_name(manifest.runtime, manifest.precision, architecture)
+            progress.update(step, description=f"registering {name}")
             size = f"{path.stat().st_size / 1e6:.1f} MB"
             rows.append((store.register(path, manifest, version), size, manifest, report))
             progress.advance(step)

@@ -15,6 +15,7 @@ import yaml
 
 from classifier import manifest as manifests
 from classifier import runtimes
+from classifier.architectures import DEFAULT
 from classifier.manifest import Manifest
 from model_build import atomic, scratch
 from runners import engines, telemetry
@@ -69,12 +70,13 @@ def libraries(runtime: str) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in (*found.exporters, *judging)}
 
 
-def registered(runtime: str, precision: str, version: str) -> str | None:
+def registered(runtime: str, precision: str, version: str, architecture: str = DEFAULT) -> str | None:
     """The tag under which this version is in the store already and whole, or None; a damaged one is removed."""
     import bentoml
     from bentoml.exceptions import BentoMLException, NotFound
 
-    tag = f"{store_name(runtime, precision)}:{version}"
+    name = store_name(runtime, precision, architecture)
+    tag = f"{name}:{version}"
     try:
         model = bentoml.models.get(tag)
         manifests.load(Path(model.path))
@@ -83,7 +85,7 @@ def registered(runtime: str, precision: str, version: str) -> str | None:
     except (BentoMLException, manifests.ManifestError):
         shutil.rmtree(models() / tag.replace(":", "/"), ignore_errors=True)
         return None
-    _point_latest(store_name(runtime, precision), version, replace=False)
+    _point_latest(name, version, replace=False)
     return str(model.tag)
 
 
@@ -124,7 +126,7 @@ def register(artifact: Path, manifest: Manifest, version: str) -> str:
     BentoML copies into the store file by file, so a build killed meanwhile would leave half a model there. It fills
     a store of its own beside the real one instead, and one rename brings the whole model in. Raises StoreError.
     """
-    name = store_name(manifest.runtime, manifest.precision)
+    name = store_name(manifest.runtime, manifest.precision, manifest.architecture)
     labels = {
         "runtime": manifest.runtime,
         "precision": manifest.precision,

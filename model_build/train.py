@@ -1,4 +1,4 @@
-"""``python -m model_build train DIR``: fine-tune ResNet18 on one's own classes, into a file that ``--weights`` takes.
+"""``python -m model_build train DIR``: fine-tune a network on one's own classes, into a file that ``--weights`` takes.
 
 The network is trained inside the serving contract, on the pixels the service will see: the same decoding, the same
 normalisation, the same enlargement in the graph.
@@ -22,11 +22,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from model_build import datasets
+from classifier.architectures import ARCHITECTURES, DEFAULT
+from model_build import datasets, distillation, mistakes
+from model_build.distillation import Teacher
 from model_build.initial import initial
 from model_build.label_text import LabelsError
 from model_build.listing import FolderError
-from model_build.training import HEAD_LR, SCRATCH_LR, TUNING_LR, Recipe, Training, TrainingError
+from model_build.recipe import HEAD_LR, SCRATCH_LR, TUNING_LR, Recipe
+from model_build.training import Training, TrainingError, replace_file
 from model_build.weights import WeightsError
 
 SUFFIX = ".safetensors"
@@ -41,6 +44,10 @@ class Options(Recipe):
     """
 
     source: Path
+    architecture: str | None
+    teacher: str | None
+    temperature: float
+    alpha: float
     chosen: bool
     out: Path | None
     init: str
@@ -56,6 +63,12 @@ class Options(Recipe):
 
 @click.command(name="train", context_settings={"show_default": True})
 @click.argument("source", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--arch",
+    "architecture",
+    type=click.Choice(list(ARCHITECTURES)),
+    help=f"The network, torchvision's of that name.  [default: the one whose keys --init PATH has, else {DEFAULT}]",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="The file to write.  [default: DIR's name, .safetensors]")
 @click.option(
     "--init",
@@ -65,6 +78,23 @@ class Options(Recipe):
     "dict of torch.save or safetensors. The head starts afresh unless the classes are the same.",
 )
 @click.option("--key", metavar="NAME", help="Which set of weights of several in --init PATH.  [default: the average]")
+@click.option(
+    "--teacher",
+    metavar="imagenet|demo|PATH",
+    help="A trained network of the same classes, of any --arch, from whose probabilities this one learns, too.",
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(1, 100),
+    default=distillation.TEMPERATURE,
+    help="Of the softmax through which the teacher teaches: more shows more of the less probable classes.",
+)
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0, 1),
+    default=distillation.ALPHA,
+    help="The weight of the teacher in the loss; the labels have the rest.",
+)
 @click.option("--frozen", is_flag=True, help="Train only the head: quick, for few images. Needs weights to start from.")
 @click.option(
     "--size", type=SIDE, help="Side in pixels of the square the network sees.  [default: as in --init, else 224]"
@@ -106,10 +136,12 @@ class Options(Recipe):
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="auto: CUDA if present.")
 @click.option("--resume/--no-resume", default=True, help="Go on after the last full epoch of an unfinished run.")
 def train(**given: Any) -> None:
-    """Train ResNet18 on the images in DIR: one subfolder a class, or a .zip of such a directory.
+    """Train ResNet18, or another --arch, on the images in DIR: one subfolder a class, or a .zip of such a directory.
 
     DIR may hold folders called train and val (or valid, validation, dev, test), each with the class folders: then
     train is trained on, and val, else test, is measured on.
+
+    It ends with a page beside --out: the confusion matrix and the worst mistakes.
 
     Every epoch is kept in a file beside --out until training ends, so the same command goes on after a crash.
 
@@ -130,7 +162,10 @@ def train(**given: Any) -> None:
 def _run(options: Options, console: Console) -> None:
     out, device, share = _out(options), _device(options.device), datasets.share(options.validation)
     folder, others = datasets.find(options.source, options.validation, options.chosen)
-    start = initial(options, folder.classes)
+    teacher = None
+    if options.teacher is not None:
+        teacher = Teacher.find(options.teacher, folder.classes, options.temperature, options.alpha)
+    start = initial(options, folder.classes, teacher and teacher.checkpoint)
     if options.threads:
         torch.set_num_threads(options.threads)
     with _alone(out), ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -141,7 +176,7 @@ def _run(options: Options, console: Console) -> None:
             pixels = datasets.read(others, start.preprocessing, pool, console)
             judged = (pixels, datasets.unseen(pixels, images))
         kept = out.with_name(out.name + ".unfinished")
-        training = Training(start, options, (images, rows), judged, kept, device)
+        training = Training(start, options, (images, rows), judged, kept, device, teacher)
         if options.resume and kept.is_file():
             training.restore()
             click.echo(f"going on after epoch {len(training.history)} of {options.epochs}, kept in {str(kept)!r}")
@@ -152,6 +187,10 @@ def _run(options: Options, console: Console) -> None:
                 click.echo(f"\n{len(training.history)} epochs are kept in {str(kept)!r}; the same command goes on")
             raise click.Abort from None
         precision, top1 = training.write(out)
+        if text := mistakes.of(training, f"Mistakes of {out.name}"):
+            path = out.with_suffix(".mistakes.html")
+            replace_file(path, lambda file: file.write_text(text, encoding="utf-8"))
+            click.echo(f"wrote {path}: the confusion matrix and the worst mistakes")
         click.echo(
             f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB, {precision}), {start.classes} classes, "
             f"top-1 {_percent(top1)}\nto serve it: make serve WEIGHTS={shlex.quote(str(out))}"

@@ -5,71 +5,65 @@ It is given pixels and a checkpoint to start from, and knows the command line on
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from model_build import atomic
+from classifier.architectures import DEFAULT
+from model_build import atomic, layout
+from model_build import recipe as recipes
 from model_build.augmentation import augment
 from model_build.errors import first_line
 from model_build.network import Contract, from_state
+from model_build.recipe import LABEL_SMOOTHING, MOMENTUM, WEIGHT_DECAY, one_cycle
 from runners import devices
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
+    from model_build.distillation import Teacher
     from model_build.folders import Pixels
+    from model_build.recipe import Recipe
     from model_build.weights import Checkpoint
 
     Rows = NDArray[np.int64]
     Part = tuple[Pixels, Rows]  # a set of images, and which of them
-
-MOMENTUM, WEIGHT_DECAY, LABEL_SMOOTHING, WARM_UP = 0.9, 5e-4, 0.1, 0.2
-# Peak learning rates for a batch of 256; other batches scale them linearly.
-SCRATCH_LR, TUNING_LR, HEAD_LR = 0.2, 0.04, 0.4
 
 
 class TrainingError(Exception):
     """Training can't go on; the message says why and what to do."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How to train, as the options of the same names say."""
-
-    frozen: bool
-    epochs: int
-    batch_size: int
-    lr: float | None
-    flip: bool
-    validation: str
-    seed: int
-
-
 class Training:
-    """A network that starts as ``start``, learns from ``trained`` and is judged on ``judged``.
+    """A network that starts as ``start``, learns from ``trained``, and a ``teacher``, and is judged on ``judged``.
 
     ``history`` holds loss, top-1 and seconds of each epoch; ``kept`` is the file to go on from after a crash.
     """
 
     def __init__(
-        self, start: Checkpoint, recipe: Recipe, trained: Part, judged: Part, kept: Path, device: torch.device
+        self,
+        start: Checkpoint,
+        recipe: Recipe,
+        trained: Part,
+        judged: Part,
+        kept: Path,
+        device: torch.device,
+        teacher: Teacher | None = None,
     ) -> None:
         self.start, self.recipe, self.kept, self.device = start, recipe, kept, device
-        self.trained, self.judged = trained, judged
-        base = HEAD_LR if recipe.frozen else SCRATCH_LR if start.origin == "none" else TUNING_LR
-        self.peak = recipe.lr or base * recipe.batch_size / 256
-        network = from_state(start.state, start.classes)
+        self.trained, self.judged, self.teacher = trained, judged, teacher
+        if teacher:
+            teacher.sit_with(start, device)
+        self.peak = recipe.peak(start.origin)
+        network = from_state(start.state, start.classes, start.architecture)
         size = start.preprocessing.size
         model = Contract(network, size=size, upsample=start.upsample, mean=start.mean, std=start.std)
         self.model = model.to(device)
@@ -77,7 +71,8 @@ class Training:
         named = dict(network.named_parameters())
         if recipe.frozen:
             network.requires_grad_(False)
-            named = {name: named[name] for name in ("fc.weight", "fc.bias")}
+            head = layout.head(start.architecture)
+            named = {name: named[name] for name in (f"{head}.weight", f"{head}.bias")}
             for value in named.values():
                 value.requires_grad_()
         groups = [
@@ -97,7 +92,10 @@ class Training:
         """Train for one more epoch, evaluate it, and keep it."""
         begun = time.perf_counter()
         try:
-            loss = self.epoch(tick)
+            # Dropout draws from torch's own generator: seeded, an epoch is the same after a crash.
+            with torch.random.fork_rng():
+                torch.manual_seed(self.recipe.seed + len(self.history))
+                loss = self.epoch(tick)
             top1 = self.top1()
         except Exception as error:  # of torch, whose errors of memory have no common base
             if not isinstance(devices.failure(error), devices.OutOfMemory):
@@ -124,8 +122,11 @@ class Training:
             pixels = augment(torch.from_numpy(squares).to(self.device), self.model.size, self.recipe.flip, self.rng)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
                 logits = self.model.logits(pixels)
+                taught = self.teacher.logits(pixels) if self.teacher else None
             target = torch.from_numpy(labels).to(self.device)
             loss = functional.cross_entropy(logits.float(), target, label_smoothing=LABEL_SMOOTHING)
+            if self.teacher and taught is not None:
+                loss = self.teacher.loss(logits.float(), taught, loss)
             if not math.isfinite(loss.item()):
                 raise TrainingError(f"the loss became {loss.item()} at --lr {self.peak:g}; try a smaller one")
             self.optimizer.zero_grad()
@@ -137,14 +138,18 @@ class Training:
 
     def top1(self) -> float | None:
         """The share of ``judged`` that is classified right, centre-cropped and in float32; None of none."""
+        images, rows = self.judged
+        return float(np.mean(self.logits().argmax(1) == images.labels[rows])) if len(rows) else None
+
+    def logits(self) -> NDArray[np.float32]:
+        """The logits float32[N, C] of ``judged``, centre-cropped and in float32."""
         self.model.eval()
-        (images, rows), right, size = self.judged, 0, self.model.size
+        (images, rows), found = self.judged, [np.empty((0, self.start.classes), np.float32)]
         with torch.inference_mode():
-            for squares, labels in images.batches(rows, self.recipe.batch_size):
-                start = round((squares.shape[1] - size) / 2)
-                centre = torch.from_numpy(squares[:, start : start + size, start : start + size])
-                right += int((self.model.logits(centre.to(self.device)).argmax(1).cpu().numpy() == labels).sum())
-        return right / len(rows) if len(rows) else None
+            for squares, _ in images.batches(rows, self.recipe.batch_size):
+                centre = torch.from_numpy(crop(squares, self.model.size)).to(self.device)
+                found.append(self.model.logits(centre).cpu().numpy())
+        return np.concatenate(found)
 
     def fingerprint(self) -> dict[str, str]:
         """What a run must share with an unfinished one to go on from it, by the option that sets it."""
@@ -160,6 +165,9 @@ class Training:
             "--upsample": str(start.upsample),
             **{f"--{name}": str(getattr(recipe, name)) for name in ("frozen", "epochs", "flip", "seed")},
             "--batch-size": str(recipe.batch_size),
+            # Unfinished runs of versions without these options go on.
+            **({"--arch": start.architecture} if start.architecture != DEFAULT else {}),
+            **({"--teacher": self.teacher.told()} if self.teacher else {}),
         }
 
     def save(self) -> None:
@@ -171,7 +179,7 @@ class Training:
             "rng": self.rng.get_state(),
             "history": self.history,
         }
-        _replace(self.kept, lambda file: torch.save(state, file))
+        replace_file(self.kept, lambda file: torch.save(state, file))
 
     def restore(self) -> None:
         """Go on from what ``save`` kept. Raises TrainingError if that is damaged or of another training."""
@@ -200,7 +208,7 @@ class Training:
 
         The precision is "float16" where that is measured to cost no accuracy, else "float32".
         """
-        start, recipe, network, top1 = self.start, self.recipe, self.model.network, self.history[-1][1]
+        start, network, top1 = self.start, self.model.network, self.history[-1][1]
         state = {
             name: value.cpu().clone(memory_format=torch.contiguous_format)
             for name, value in network.state_dict().items()
@@ -212,35 +220,18 @@ class Training:
         precision = "float32"
         if finite and rounded is not None and top1 is not None and rounded >= top1:
             state, top1, precision = half, rounded, "float16"
-        origin = "scratch" if start.origin == "none" else start.origin
-        names = {code: listed for code, listed in start.labels.told().items() if listed}
-        metadata = {
-            "labels": json.dumps(names, ensure_ascii=False),
-            "input_size": str(start.preprocessing.size),
-            "resize": str(start.preprocessing.resize),
-            "squash": str(start.preprocessing.squash).lower(),
-            "interpolation": start.preprocessing.interpolation,
-            "antialias": str(start.preprocessing.antialias).lower(),
-            "mean": ",".join(map(str, start.mean)),
-            "std": ",".join(map(str, start.std)),
-            "recipe": (
-                f"{'head' if recipe.frozen else 'whole network'} trained from {origin} on {len(self.trained[1])} "
-                f"images: {recipe.epochs} epochs of SGD, Nesterov {MOMENTUM}, one cycle to {self.peak:g}, batch "
-                f"{recipe.batch_size}, weight decay {WEIGHT_DECAY}, label smoothing {LABEL_SMOOTHING}, "
-                f"seed {recipe.seed}"
-            ),
-        }
-        if start.upsample:
-            metadata["upsample"] = str(start.upsample)
+        network.load_state_dict(state)
+        metadata = recipes.metadata(start, self.recipe, len(self.trained[1]), self.teacher)
         if top1 is not None:
             metadata["accuracy"] = f"{top1:.4f} top-1 on {len(self.judged[1])} validation images"
-        _replace(out, lambda file: save_file(state, file, metadata))
+        replace_file(out, lambda file: save_file(state, file, metadata))
         return precision, top1
 
 
-def one_cycle(done: float) -> float:
-    """The learning rate as a share of its peak, ``done`` 0 to 1 into training: a linear warm-up, then a cosine to 0."""
-    return done / WARM_UP if done < WARM_UP else (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) / 2
+def crop(squares: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """The centres uint8[N, S, S, 3], S = ``size``, of squares uint8[N, R, R, 3]."""
+    start = round((squares.shape[1] - size) / 2)
+    return squares[:, start : start + size, start : start + size]
 
 
 def _bfloat16_is_fit(device: torch.device, side: int) -> bool:
@@ -253,7 +244,7 @@ def _bfloat16_is_fit(device: torch.device, side: int) -> bool:
     return side > 16 and bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Write ``path``, which no other training does meanwhile. Raises TrainingError."""
     try:
         atomic.write(path, write, alone=True)

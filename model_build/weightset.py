@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from model_build import misfit
+from classifier.architectures import ARCHITECTURES, DEFAULT
+from model_build import layout, misfit
 from model_build.errors import FileError
 from model_build.misfit import listed, quoted
-from model_build.network import resnet18
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 Tensors = dict[str, torch.Tensor]
 TOP, DEPTH = ".", 4
-ANCHOR = "layer1.0.conv1.weight"
 # What wrappers put into keys: DataParallel and AveragedModel, torch.compile, FSDP, checkpointing, Lightning.
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
 # Counters of batches, of averaging, and of profiling (thop): no inference reads them.
@@ -62,37 +60,49 @@ class WeightSet:
     beside: Tensors
     averaged: bool
 
-    def is_resnet18(self) -> bool:
-        """Whether its keys are those of torchvision's ResNet18, whatever their shapes."""
-        return {key for key, value in self.tensors.items() if not _of_a_loss(key, value)} == set(shapes(1))
+    def has_keys_of(self, architecture: str) -> bool:
+        """Whether its keys are those of torchvision's network of that name, whatever their shapes."""
+        expected = layout.shapes(architecture, 1)
+        return {key for key, value in self.tensors.items() if not _of_a_loss(key, value)} == set(expected)
 
 
-@cache
-def shapes(classes: int) -> dict[str, tuple[int, ...]]:
-    """Torchvision's keys and shapes of a ResNet18 with ``classes`` outputs, without counters."""
-    with torch.device("meta"):
-        state = resnet18(classes).state_dict()
-    return {key: tuple(value.shape) for key, value in state.items() if key.rpartition(".")[2] not in COUNTERS}
+def architectures(data: dict[Any, Any], key: str | None) -> list[str]:
+    """The architectures of which a file's content holds all keys and no others, in the set ``key`` or in any.
+
+    With an unknown ``key``, those of all sets: ``find`` says which there are.
+    """
+    tables = list(_tables(data, (), ()))
+    found = {name: [one for table in tables for one in _sets(table, name)] for name in ARCHITECTURES}
+    fitting = {name: [one for one in sets if one.has_keys_of(name)] for name, sets in found.items()}
+    held = [name for name, sets in fitting.items() if _named(sets, key)]
+    return held or [name for name, sets in fitting.items() if sets]
 
 
-def find(data: dict[Any, Any], key: str | None, notice: Callable[[str], None]) -> WeightSet:
-    """A ResNet18's weights in a file's content; of several sets the average, or the one that ``key`` names.
+def find(
+    data: dict[Any, Any], key: str | None, notice: Callable[[str], None], architecture: str = DEFAULT
+) -> WeightSet:
+    """An architecture's weights in a file's content; of several sets the average, or the one that ``key`` names.
 
     ``notice`` is told the set that was taken and those left. Its texts and FileError's follow the file's name.
     """
     tables = list(_tables(data, (), ()))
-    sets = [one for table in tables for one in _sets(table)]
-    wanted = [one for one in sets if key is None or one.name == key or (key and one.name.startswith(f"{key}."))]
+    sets = [one for table in tables for one in _sets(table, architecture)]
+    wanted = _named(sets, key)
     if sets and not wanted:
         names = ", ".join(quoted(one.name) + " (its own keys)" * (one.name == TOP) for one in sets)
         raise FileError(f"has no set of weights --key {quoted(str(key))}; it has {names}")
-    fitting = [one for one in wanted if one.is_resnet18()]
+    fitting = [one for one in wanted if one.has_keys_of(architecture)]
     if not fitting:
-        raise FileError(_why_none(data, tables, wanted))
+        raise FileError(_why_none(data, tables, wanted, architecture))
     chosen = _choose(fitting)
-    _tell(chosen, sets, key, notice)
-    _tell_rest(data, tables, chosen, {one.path for one in sets}, key, notice)
+    _tell(chosen, sets, key, notice, architecture)
+    _tell_rest(data, tables, chosen, {one.path for one in sets}, key, notice, architecture)
     return chosen
+
+
+def _named(sets: list[WeightSet], key: str | None) -> list[WeightSet]:
+    """Those of ``sets`` that ``key`` names, itself or as what they lie under; all without one."""
+    return [one for one in sets if key is None or one.name == key or (key and one.name.startswith(f"{key}."))]
 
 
 def _tables(data: Any, path: tuple[str, ...], above: tuple[Any, ...]) -> Iterator[Table]:
@@ -110,9 +120,10 @@ def _tables(data: Any, path: tuple[str, ...], above: tuple[Any, ...]) -> Iterato
         yield from _tables(value, (*path, str(key)), (*above, data))
 
 
-def _sets(table: Table) -> list[WeightSet]:
-    """The networks in a dict: the keys that share the prefix before a ResNet's first block."""
-    prefixes = [key.removesuffix(ANCHOR) for key in table.tensors if f".{key}".endswith(f".{ANCHOR}")]
+def _sets(table: Table, architecture: str) -> list[WeightSet]:
+    """The networks in a dict: the keys that share the prefix before the architecture's anchor."""
+    anchor = layout.anchor(architecture)
+    prefixes = [key.removesuffix(anchor) for key in table.tensors if f".{key}".endswith(f".{anchor}")]
     # A key belongs to the longest prefix that it begins with.
     owner = {
         key: max((prefix for prefix in prefixes if key.startswith(prefix)), key=len, default=None)
@@ -137,12 +148,12 @@ def _of_a_loss(key: str, value: torch.Tensor) -> bool:
     return value.ndim < 2 and any(LOSS.search(part) for part in key.split(".")[:-1])
 
 
-def _why_none(data: dict[Any, Any], tables: list[Table], sets: list[WeightSet]) -> str:
-    top = [str(key) for key in data]
+def _why_none(data: dict[Any, Any], tables: list[Table], sets: list[WeightSet], architecture: str) -> str:
+    top, expected = [str(key) for key in data], layout.shapes(architecture, 1)
     if sets:
-        nearest = max(sets, key=lambda one: len(one.tensors.keys() & shapes(1).keys()))
-        return misfit.of_network(nearest.name, nearest.tensors, nearest.beside, top, shapes(1))
-    return misfit.of_tables(top, [(table.name, table.tensors) for table in tables])
+        nearest = max(sets, key=lambda one: len(one.tensors.keys() & expected.keys()))
+        return misfit.of_network(nearest.name, nearest.tensors, nearest.beside, top, architecture)
+    return misfit.of_tables(top, [(table.name, table.tensors) for table in tables], architecture)
 
 
 def _choose(sets: list[WeightSet]) -> WeightSet:
@@ -173,27 +184,31 @@ def dense(value: torch.Tensor) -> bool:
     return value.layout is torch.strided and not value.is_quantized and value.device.type == "cpu"
 
 
-def _tell(chosen: WeightSet, sets: list[WeightSet], key: str | None, notice: Callable[[str], None]) -> None:
+def _tell(
+    chosen: WeightSet, sets: list[WeightSet], key: str | None, notice: Callable[[str], None], architecture: str
+) -> None:
     """Report the other sets, and the keys beside the chosen one. Raises FileError if they may be of its network."""
     others = [one.name for one in sets if not _equal(one, chosen)]
     if others:
         what = f"{quoted(chosen.name)}{', an average,' if chosen.averaged else ''}"
         notice(f"holds several sets of weights: {what} is taken, {listed(others, {})} left; --key NAME takes another")
     for one in sets:
-        if one.averaged and not chosen.averaged and not one.is_resnet18():
-            notice(f"has what looks like an average, {quoted(one.name)}, but not with all keys of a ResNet18")
+        if one.averaged and not chosen.averaged and not one.has_keys_of(architecture):
+            title = ARCHITECTURES[architecture]
+            notice(f"has what looks like an average, {quoted(one.name)}, but not with all keys of a {title}")
     losses = {key: value for key, value in (chosen.beside | chosen.tensors).items() if _of_a_loss(key, value)}
     odd = {key: value for key, value in chosen.beside.items() if key not in losses}
     if odd and key is None:
-        raise FileError(_may_belong(chosen, listed(odd, odd)))
+        raise FileError(_may_belong(chosen, listed(odd, odd), architecture))
     if left := odd | losses:
         notice(f"holds, beside the weights, {listed(left, left)}, which is left")
 
 
-def _may_belong(chosen: WeightSet, what: str) -> str:
+def _may_belong(chosen: WeightSet, what: str, architecture: str) -> str:
+    title = ARCHITECTURES[architecture]
     return (
-        f"holds, beside a ResNet18 in {quoted(chosen.name)}, {what}, which may be part of the network; "
-        f"--key {chosen.name} takes the ResNet18 without it"
+        f"holds, beside a {title} in {quoted(chosen.name)}, {what}, which may be part of the network; "
+        f"--key {chosen.name} takes the {title} without it"
     )
 
 
@@ -214,8 +229,10 @@ def _tell_rest(
     told: set[tuple[str, ...]],
     key: str | None,
     notice: Callable[[str], None],
+    architecture: str,
 ) -> None:
     """Report tensors elsewhere in the file, but not of training. Raises FileError if they may be of the network."""
+    title = ARCHITECTURES[architecture]
     for path in _bare(data):
         if any(map(_is_average, path)):
             notice(f"has what looks like an average, {quoted('.'.join(path))}, but as tensors without keys; it is left")
@@ -224,8 +241,8 @@ def _tell_rest(
         if table.path in told or any(TRAINING.search(part) for part in table.path):
             continue
         if _is_average(table.name):
-            notice(f"has what looks like an average, {what}, but not with the keys of a ResNet18; it is left")
+            notice(f"has what looks like an average, {what}, but not with the keys of a {title}; it is left")
         elif key is None and any(f".{name}".endswith(".weight") and v.ndim > 1 for name, v in table.tensors.items()):
-            raise FileError(_may_belong(chosen, what))
+            raise FileError(_may_belong(chosen, what, architecture))
         elif any(value.ndim > 1 for value in table.tensors.values()):
             notice(f"holds, beside the weights, {what}, which is left")

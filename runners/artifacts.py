@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classifier import manifest as manifests
 from classifier import runtimes
+from classifier.architectures import ARCHITECTURES, DEFAULT
 from runners.devices import cpu_features
 
 if TYPE_CHECKING:
@@ -30,17 +32,17 @@ class Artifact:
     manifest: Manifest
 
 
-def store_name(runtime: str, precision: str) -> str:
-    """The model-store name of an artifact: ``resnet18-onnx-int8``."""
-    return f"resnet18-{runtime}-{precision}"
+def store_name(runtime: str, precision: str, architecture: str = DEFAULT) -> str:
+    """The model-store name of an artifact: ``resnet18-onnx-int8``, ``mobilenet_v2-onnx-int8``."""
+    return f"{architecture}-{runtime}-{precision}"
 
 
 def choose(settings: Settings, device: str, bento: Path | None = None) -> str:
     """The tag of the artifact to serve on ``device``; inside a bento, one of those that its ``bento.yaml`` names.
 
-    ``RESNET18_MODEL`` names it outright. Otherwise the newest build of the runtime is taken, and of its artifacts the
-    precision asked for; so ``auto`` never serves an older checkpoint, older labels, or what was judged more mildly,
-    for the sake of a precision. Raises ArtifactError.
+    ``RESNET18_MODEL`` names it outright. Otherwise the newest build of the runtime is taken, of any architecture, and
+    of its artifacts the precision asked for; so ``auto`` never serves an older checkpoint, older labels, or what was
+    judged more mildly, for the sake of a precision. Raises ArtifactError.
     """
     import bentoml
 
@@ -87,9 +89,9 @@ def newest_build(runtime: str, carried: set[str] | None = None) -> dict[str, str
     import bentoml
 
     stored: list[Any] = []
-    for precision in runtimes.PRECISIONS:
+    for architecture, precision in itertools.product(ARCHITECTURES, runtimes.PRECISIONS):
         try:
-            stored += bentoml.models.list(store_name(runtime, precision))
+            stored += bentoml.models.list(store_name(runtime, precision, architecture))
         except bentoml.exceptions.NotFound:
             continue  # what BentoML says when nothing has that name
         except bentoml.exceptions.BentoMLException as error:

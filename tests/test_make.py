@@ -100,9 +100,9 @@ def test_a_path_is_taken_as_it_is(make: Callable[..., Calls], path: str, way: st
 def test_a_store_of_awkward_name_is_looked_into(make: Callable[..., Calls], tmp_path: Path) -> None:
     home = tmp_path / "it's [a] $(store) \\"
     assert len(make("bento", f"BENTOML_HOME={home}")) == 2
-    model = home / "models" / "resnet18-onnx-fp32"
+    model = home / "models" / "mobilenet_v2-onnx-fp32" / "1"
     model.mkdir(parents=True)
-    (model / "latest").touch()
+    (model / "manifest.json").touch()
     assert [call for call, _ in make("bento", f"BENTOML_HOME={home}")] == [["-m", "bentoml", "build"]]
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints to try: random ResNet18s, saved as users save them."""
+"""Checkpoints to try: random networks, saved as users save them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
-from model_build.network import resnet18
+from classifier.architectures import DEFAULT
+from model_build.network import build
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
 State = dict[str, torch.Tensor]
 
 
-def made(classes: int, seed: int | None = None) -> State:
-    """The state dict of a random ResNet18."""
+def made(classes: int, seed: int | None = None, architecture: str = DEFAULT) -> State:
+    """The state dict of a random network."""
     torch.manual_seed(classes if seed is None else seed)
-    return dict(resnet18(classes).state_dict())
+    return dict(build(architecture, classes).state_dict())
 
 
 def under(prefix: str, state: State) -> State:

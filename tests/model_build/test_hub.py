@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +20,6 @@ import torch
 from classifier.preprocessing import Preprocessing
 from model_build import hub as hub_module
 from model_build import scratch
-from model_build.network import import_torchvision
 from model_build.weights import WeightsError, find
 from tests.model_build.checkpoints import made
 
@@ -73,24 +73,17 @@ def thousand(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 @pytest.fixture
 def imagenet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hub: Hub) -> Path:
     """Where the hub's cache keeps ImageNet's file; what is not there would be fetched from ``hub``."""
-    import_torchvision()
-    from torchvision.models import ResNet18_Weights
-
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    # An enum's member can't be replaced, so the address is read from a stand-in for the enum.
     address = f"http://127.0.0.1:{hub.server_address[1]}/models/{FILE}"
-    assert ResNet18_Weights.IMAGENET1K_V1.url.endswith(FILE)
+    assert hub_module.published("resnet18")[0].url.endswith(FILE)
     point_at(monkeypatch, address)
     return tmp_path / "torch" / "hub" / "checkpoints" / FILE
 
 
 def point_at(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """Make torchvision say that ImageNet's weights are at ``url``."""
-    from types import SimpleNamespace
-
-    from torchvision import models
-
-    monkeypatch.setattr(models, "ResNet18_Weights", SimpleNamespace(IMAGENET1K_V1=SimpleNamespace(url=url)))
+    entry = SimpleNamespace(url=url, meta={"_file_size": 44.661})
+    monkeypatch.setattr(hub_module, "published", lambda architecture: [entry])
 
 
 def named_by_hash(content: bytes) -> str:
@@ -234,9 +227,9 @@ class TestKnownFiles:
     def test_by_the_digest_of_the_file(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, thousand: bytes) -> None:
         path = tmp_path / "renamed.bin"
         path.write_bytes(thousand)
-        assert not hub_module.is_imagenet(path)
+        assert hub_module.preprocessing(path, "resnet18") is None
         monkeypatch.setattr(hub_module, "IMAGENET_FILES", {hashlib.sha256(thousand).hexdigest()})
-        assert hub_module.is_imagenet(path)
+        assert hub_module.preprocessing(path, "resnet18") == {}
         assert find(str(path)).labels.en[281] == "tabby"
 
     def test_the_digests_are_of_torchvision_s_names(self) -> None:

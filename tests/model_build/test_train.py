@@ -105,7 +105,14 @@ def test_it_learns_and_the_build_takes_the_file(shapes: Path, tmp_path: Path) ->
     assert metadata["recipe"].startswith("whole network trained from scratch on 42 images: 6 epochs")
     assert "epoch 6 of 6: loss" in output
     assert f"to serve it: make serve WEIGHTS={out}" in output
-    assert sorted(tmp_path.iterdir()) == [out, unseen]
+    page = (tmp_path / "shapes.mistakes.html").read_text(encoding="utf-8")
+    assert "of 42 images are classified right: " in page
+    assert f"{100 * float(metadata['accuracy'].split()[0]):.1f}" in page
+    assert sorted(tmp_path.iterdir()) == [page_of(out), out, unseen]
+
+
+def page_of(out: Path) -> Path:
+    return out.with_suffix(".mistakes.html")
 
 
 def test_it_prepares_images_as_what_it_starts_from_and_says_so(
@@ -495,3 +502,42 @@ def test_sets_that_can_not_be_trained_on(shapes: Path, tmp_path: Path) -> None:
     message = f"the class folders of '{shapes}' and '{other}' differ: only the former has 'blue', only the latter has "
     message += "'azure'"
     assert fails(shapes, *SCRATCH, "--validation", other) == message
+
+
+def test_another_architecture_learns_from_a_teacher(shapes: Path, tmp_path: Path) -> None:
+    """Dropout's draws are the recipe's too: the same command gives the same file, also after a crash."""
+    out, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    taught = tmp_path / "teacher.pth"
+    state = find("demo").state
+    torch.save(
+        {
+            "model": {k: v[:3] if k.startswith("fc.") else v for k, v in state.items()},
+            "classes": ["red", "blue", "green"],
+            "input_size": 16,
+        },
+        taught,
+    )
+    command = ("--arch", "mobilenet_v2", "--init", "none", "--batch-size", 8, "--epochs", 2, "--teacher", taught)
+    run(shapes, *command, "--out", out)
+    checkpoint = find(str(out))
+    assert (checkpoint.architecture, checkpoint.preprocessing.size) == ("mobilenet_v2", 16), "the teacher's side"
+    with safe_open(out, "pt") as file:
+        recipe = file.metadata()["recipe"]
+    assert recipe.startswith("whole network (MobileNetV2) trained from scratch on 36 images: ")
+    assert ", distilled from teacher.pth " in recipe
+    assert recipe.endswith(" at temperature 4, alpha 0.9")
+    run(shapes, *command, "--out", other)
+    assert same(out, other)
+    run(shapes, *command, "--alpha", 0.5, "--out", other)
+    assert not same(out, other)
+    tuned = run(shapes, "--init", out, "--epochs", 1, "--batch-size", 8, "--frozen", "--out", other)
+    assert "a.safetensors has the keys of a MobileNetV2" in tuned
+    head = {name for name, value in load_file(other).items() if not torch.equal(value, load_file(out)[name])}
+    assert head == {"classifier.1.weight", "classifier.1.bias"}
+
+
+def test_a_teacher_of_other_classes_is_refused(shapes: Path) -> None:
+    said = fails(shapes, *SCRATCH, "--teacher", "demo")
+    assert said.startswith("--teacher demo has 10 classes and DIR has 3; they must have the same names, and ")
+    said = fails(shapes, *SCRATCH, "--teacher", "nowhere.pth")
+    assert said.startswith("--teacher 'nowhere.pth' is not a file")
