@@ -12,6 +12,7 @@ from rich.table import Table
 from classifier import manifest as manifests
 from classifier.architectures import ARCHITECTURES
 from classifier.manifest import Manifest
+from classifier.runtimes import RUNTIMES
 from model_build import costs, export, gate, layout, page, store
 from runners import backends
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from model_build.samples import Samples
     from model_build.weights import Checkpoint
 
-RUNTIME = "onnx"
+RUNTIME = next(iter(RUNTIMES))
 WIDTH, HEIGHT, LEFT, BOTTOM = 760, 380, 60, 45
 COLOURS = ("#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#65a30d")
 

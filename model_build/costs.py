@@ -64,7 +64,8 @@ def _here(folder: Path, seconds: float) -> Cost:
 
     def times(count: int) -> list[float]:
         """The seconds of each inference of so many images."""
-        found, end = [], time.perf_counter() + seconds
+        found: list[float] = []
+        end = time.perf_counter() + seconds
         while len(found) < LEAST or time.perf_counter() < end:
             start = time.perf_counter()
             backend.infer(pixels[:count])

@@ -87,7 +87,7 @@ def _matrix(labels: Labels, counts: NDArray[np.int64]) -> str:
     if len(labels) > MATRIX:
         shown = np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:MATRIX])
         note = f" The {MATRIX} of {len(labels)} classes with the most mistakes are shown."
-    heads = "".join(f'<th title="{_label(labels, column)}">{column}</th>' for column in shown)
+    heads = "".join(f'<th title="{_label(labels, int(column))}">{column}</th>' for column in shown)
     rows = []
     for row in shown:
         whole = counts[row].sum()

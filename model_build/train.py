@@ -165,7 +165,7 @@ def _run(options: Options, console: Console) -> None:
     teacher = None
     if options.teacher is not None:
         teacher = Teacher.find(options.teacher, folder.classes, options.temperature, options.alpha)
-    start = initial(options, folder.classes, teacher and teacher.checkpoint)
+    start = initial(options, folder.classes, teacher.checkpoint if teacher else None)
     if options.threads:
         torch.set_num_threads(options.threads)
     with _alone(out), ThreadPoolExecutor(torch.get_num_threads()) as pool:
