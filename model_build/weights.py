@@ -108,7 +108,7 @@ def find(
     else:
         checkpoint = _from_file(Path(weights), key, given, tell, architecture)
         if architecture is None and checkpoint.architecture != DEFAULT:
-            tell(f"{checkpoint.origin} has the keys of a {ARCHITECTURES[checkpoint.architecture]}, and is built as one")
+            tell(f"{checkpoint.origin} has the keys of {ARCHITECTURES[checkpoint.architecture]}, and is taken for that")
     if labels is not None:
         checkpoint = replace(
             checkpoint, labels=read_labels(labels, checkpoint.classes, known=checkpoint.labels.en, notice=tell)

@@ -18,7 +18,10 @@ from tests.model_build.test_train import draw
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning"),  # torch's of its own exporter
+]
 
 
 def outcome(*arguments: object) -> tuple[int, str]:

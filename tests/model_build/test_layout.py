@@ -68,7 +68,7 @@ def test_a_mobilenet_is_taken_for_one(tmp_path: Any) -> None:
     said, tell = notices()
     checkpoint = find(path, tell=tell)
     assert (checkpoint.architecture, checkpoint.classes, checkpoint.labels.en) == ("mobilenet_v2", 3, ("a", "b", "c"))
-    assert said == ["m.pth has the keys of a MobileNetV2, and is built as one"]
+    assert said == ["m.pth has the keys of MobileNetV2, and is taken for that"]
     reference = build("mobilenet_v2", 3)
     reference.load_state_dict(state)
     image = torch.rand(2, 3, 32, 32)
