@@ -359,3 +359,31 @@ def test_fp16_without_a_gpu_is_told_in_a_sentence(store: Path) -> None:
         assert f"--precisions 'fp16' needs a GPU for {runtime}: device 'cuda': this machine shows 0 CUDA" in " ".join(
             result.output.replace("│", " ").split()
         )
+
+
+def test_another_architecture_is_built_and_the_newest_build_is_served(empty_store: Path, tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.pth", {"model": made(3, architecture="mobilenet_v2"), "input_size": 32})
+    options = ("--weights", path, "--runtime", "onnx", "--precisions", "fp32")
+    result = build(*options, "--arch", "mobilenet_v2")
+    assert result.exit_code == 0, result.output
+    served = artifacts.choose(Settings(), "cpu")
+    assert served.startswith("mobilenet_v2-onnx-fp32:")
+    artifact = artifacts.open_artifact(served)
+    assert (artifact.manifest.architecture, artifact.manifest.gate["agreement"]) == ("mobilenet_v2", 1.0)
+    assert build("--weights", "demo", *options[2:]).exit_code == 0
+    assert artifacts.choose(Settings(), "cpu").startswith("resnet18-onnx-fp32:")
+    assert artifacts.choose(Settings(model="mobilenet_v2-onnx-fp32:latest"), "cpu") == served
+    # Building the same thing again makes it the newest again.
+    assert f"unchanged {served}" in words(build(*options))
+    assert artifacts.choose(Settings(), "cpu") == served
+
+
+def test_a_file_of_another_architecture_than_asked_for_is_refused(empty_store: Path, tmp_path: Path) -> None:
+    path = saved(tmp_path / "m.pth", made(3, architecture="shufflenet_v2_x1_0"))
+    result = build("--weights", path, "--arch", "mobilenet_v2")
+    assert result.exit_code == 1
+    assert (
+        "m.pth is no MobileNetV2, as --arch mobilenet_v2 says, but a ShuffleNetV2 x1.0: --arch shufflenet_v2_x1_0"
+        in words(result)
+    )
+    assert bentoml.models.list() == []
