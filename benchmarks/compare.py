@@ -27,7 +27,8 @@ from harness.processes import StartError
 
 def lineup(only: tuple[str, ...], draft: str, python: Path) -> list[Peer]:
     """The servers to measure: ours and the peers, those with reduced-scale decoding as rows of their own."""
-    chosen = [ours.peer(), replace(ours.peer(), name=comparison.OURS_OPENVINO, engine="openvino")]
+    openvino = replace(ours.peer(), name=comparison.OURS_OPENVINO, engine="openvino")
+    chosen = [ours.peer(), openvino, replace(openvino, name=comparison.OURS_WORKERS, workers="RESNET18_WORKERS")]
     for peer in PEERS:
         peer = replace(peer, python=python)
         if peer.name == comparison.WITH_OPENVINO:

@@ -107,6 +107,8 @@ def measure(row: Row, setting: Setting, reference: Reference) -> list[Point]:
     """
     peer, port = row.peer, free_port()
     environment = telemetry.OFF | {"RESNET18_ENGINE": peer.engine}
+    if peer.workers is not None:
+        environment |= {peer.workers: str(setting.workers)}
     with tempfile.TemporaryDirectory() as scratch:
         folder = ROOT
         if peer.pixels != "service":

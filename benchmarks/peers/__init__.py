@@ -22,7 +22,8 @@ class Peer:
     ``python`` is its environment's interpreter. ``body``: "raw" or "multipart" (field ``image``), as its docs teach.
     ``ready``: a path that answers 200 when it can serve. ``pixels``: the preprocessing whose top-1 it must reproduce,
     "plain" or, for this project's own decoder, "service". ``same_artifact``: whether it serves the ONNX file; where
-    not, near-equal top-1 will do. ``engine``: what runs that file, as RESNET18_ENGINE names it.
+    not, near-equal top-1 will do. ``engine``: what runs that file, as RESNET18_ENGINE names it. ``workers``: where its
+    environment tells how many processes answer, the variable of that name.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Peer:
     pixels: str = "plain"
     same_artifact: bool = True
     engine: str = "onnxruntime"
+    workers: str | None = None
 
     def command(self, port: int, workers: int) -> list[str]:
         """The command line that starts it."""
