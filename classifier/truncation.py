@@ -1,7 +1,7 @@
 """Truncated files: what there is of a JPEG or a PNG whose file ends early, as browsers show it.
 
-Rows that have not come are white, or transparent where there is alpha. Of a progressive JPEG all rows are there from its
-first scan on, and what is missing is detail. An interlaced PNG is refused: its rows come in no such order.
+Rows that have not come are white, or transparent where there is alpha. Of a progressive JPEG all rows are there from
+the first scan on, and what is missing is detail. An interlaced PNG is refused: its rows come in no such order.
 """
 
 from __future__ import annotations
