@@ -16,8 +16,9 @@ from classifier.errors import ClassifierError
 from runners import artifacts, backends, devices, engine, telemetry
 from serving import access, address, dedicated, openapi, parameters, proxy, replies, schema, supervisor, worker
 from serving.application import HttpService
+from serving.cache import Cached
 from serving.classify import Classifier
-from serving.metrics import RequestMetrics
+from serving.metrics import CacheMetrics, RequestMetrics
 from serving.open_inference import OpenInference, version_of
 from serving.placements import Dedicated, Inline, Placement
 
@@ -140,6 +141,8 @@ class ResNet18:
             )
         except engine.START_ERRORS as error:
             worker.abort(error)
+        if settings.cache_mb:
+            self.placement = Cached(self.placement, settings, CacheMetrics())
         self.classifier = Classifier(settings, self.placement, RequestMetrics(settings.slo_ms / 1e3))
         self.direct_handlers["/classify"] = self.classifier.classify
         self.direct_handlers["/classify_batch"] = self.classifier.classify_batch

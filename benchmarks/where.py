@@ -98,7 +98,7 @@ def _infer_forever(tag: str, far: socket.socket) -> None:
     settings = Settings()
     engine = open_engine(settings, tag, "cpu")
     preprocessing = engine.artifact.manifest.preprocessing
-    run = image_run(engine, lambda data: pixels.decode(data, preprocessing, settings.max_pixels))
+    run = image_run(engine, lambda data: pixels.read(data, preprocessing, settings.max_pixels))
     far.sendall(b"!")
     with far.makefile("rb") as file:
         while head := file.read(4):

@@ -112,8 +112,16 @@ class Settings(BaseSettings):
     decode_memory_mb: Annotated[int, Field(ge=16, le=65_536)] = Field(
         768, description="MB of memory for decoding one image; only `contained` enforces it"
     )
+    truncated: Literal["refuse", "accept"] = Field(
+        "refuse",
+        description="`accept`: a JPEG or PNG whose file ends early gives what a browser shows of it, with `warnings`",
+    )
     timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
         30_000, description="milliseconds from the body's last byte to the answer; else 504"
+    )
+    cache_mb: Annotated[int, Field(ge=0, le=65_536)] = Field(
+        0,
+        description="MB of results that one API process keeps, for images that come again byte for byte; 0: none",
     )
     unready_after_s: Annotated[int, Field(ge=0, le=3600)] = Field(
         0, description="seconds of refusals without a gap of one second after which `/readyz` is 503; 0: never"

@@ -13,9 +13,7 @@ from runners.engine import image_run
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from classifier.pixels import Decoded
     from classifier.settings import Settings
     from offline.source import Source
     from runners.engine import Engine
@@ -45,7 +43,7 @@ class Labeller:
         self,
         settings: Settings,
         engine: Engine,
-        decode: Callable[[Any], NDArray[np.uint8]],
+        decode: Callable[[Any], Decoded],
         source: Source,
         top_k: int,
         make: Callable[[dict[str, Any]], bytes],
@@ -84,7 +82,7 @@ class Labeller:
                 if isinstance(result, ClassifierError):
                     answer = result.body()
                 else:
-                    answer = {"predictions": self._labels.top(result.probabilities, self._top_k)}
+                    answer = {"predictions": self._labels.top(result.probabilities, self._top_k)} | result.notes()
                 row = self._make({"path": shown(name), **answer, "model": self._tag})
                 rows.append((row, "error" in answer))
         return rows

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from classifier.pixels import Decoded
     from classifier.settings import Settings
     from runners.artifacts import Artifact
     from runners.executors import Run
@@ -121,10 +122,10 @@ def pixel_run(engine: Engine) -> Run:
     return run
 
 
-def image_run(engine: Engine, decode: Callable[[Any], NDArray[np.uint8]]) -> Run:
+def image_run(engine: Engine, decode: Callable[[Any], Decoded]) -> Run:
     """A Run for batches of encoded images: the executor's thread decodes them itself, which saves a change of threads.
 
-    ``decode``: an encoded image to pixels uint8[S, S, 3]. Where it raises ClassifierError, that is the image's result.
+    ``decode``: an encoded image to its Decoded pixels. Where it raises ClassifierError, that is the image's result.
     """
     run_pixels = pixel_run(engine)
 
@@ -140,8 +141,8 @@ def image_run(engine: Engine, decode: Callable[[Any], NDArray[np.uint8]]) -> Run
             took.append(1e3 * (time.perf_counter() - start))
         good = [index for index, result in enumerate(results) if not isinstance(result, ClassifierError)]
         if good:
-            for index, result in zip(good, run_pixels([results[index] for index in good], widen), strict=True):
-                result.decode_ms = took[index]
+            for index, result in zip(good, run_pixels([results[index].pixels for index in good], widen), strict=True):
+                result.decode_ms, result.warnings = took[index], results[index].warnings
                 results[index] = result
         return results
 

@@ -124,7 +124,7 @@ class Classifier:
         (result,) = await self.results(request, sent.images, timing, deadline)
         if isinstance(result, ClassifierError):
             raise result
-        return {"predictions": self._labels.top(result.probabilities, top_k)}, 1
+        return {"predictions": self._labels.top(result.probabilities, top_k)} | result.notes(), 1
 
     async def _scores(
         self, request: Request, sent: upload.Upload, timing: Timing, deadline: float
@@ -145,7 +145,8 @@ class Classifier:
                 self._metrics.failed(result)
                 results.append(result.body())
             else:
-                results.append({"predictions": self._labels.top(result.probabilities, top_k)})
+                predictions = self._labels.top(result.probabilities, top_k)
+                results.append({"predictions": predictions} | result.notes())
         return {"results": results}, sum("predictions" in result for result in results)
 
     async def _read(

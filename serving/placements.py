@@ -10,6 +10,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 
 from classifier import pixels
 from classifier.decoder import Limits
+from classifier.pixels import Decoded
 from runners import artifacts, engine
 from runners.budget import margin_s
 from runners.remote import RunnerClient
@@ -135,10 +136,13 @@ class Dedicated:
 def decoder_of(settings: Settings, artifact: Artifact) -> Decode:
     """Encoded images to pixels, as ``settings`` ask. What comes as pixels, of the artifact's size, passes."""
     preprocessing, max_pixels = artifact.manifest.preprocessing, settings.max_pixels
-    seconds = settings.decode_timeout_ms / 1e3
+    seconds, truncated = settings.decode_timeout_ms / 1e3, settings.truncated == "accept"
     if settings.decoder == "contained":
-        contained = ContainedDecoder(Limits(preprocessing, max_pixels, seconds, settings.decode_memory_mb * 2**20))
-        return lambda data: data if isinstance(data, np.ndarray) else contained(data)
-    return lambda data: (
-        data if isinstance(data, np.ndarray) else pixels.decode(data, preprocessing, max_pixels, seconds)
-    )
+        memory = settings.decode_memory_mb * 2**20
+        read: Decode = ContainedDecoder(Limits(preprocessing, max_pixels, seconds, memory, truncated))
+    else:
+
+        def read(data: Any) -> Decoded:
+            return pixels.read(data, preprocessing, max_pixels, seconds, truncated)
+
+    return lambda data: Decoded(data) if isinstance(data, np.ndarray) else read(data)

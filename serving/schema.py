@@ -112,18 +112,19 @@ class Error(BaseModel):
     error: ErrorBody
 
 
-class ClassifyOutput(BaseModel):
-    """The predictions of one image, most probable first."""
-
-    predictions: list[Prediction]
-    model: Model
-    timing_ms: Timings
-
-
 class Predicted(BaseModel):
     """An image of a batch: its predictions, most probable first."""
 
     predictions: list[Prediction]
+    cached: bool | None = Field(None, description="true where another image of the same bytes was inferred for it")
+    warnings: list[str] | None = Field(None, description="what is missing of the image, where its file ends early")
+
+
+class ClassifyOutput(Predicted):
+    """The predictions of one image, most probable first."""
+
+    model: Model
+    timing_ms: Timings
 
 
 class ClassifyBatchOutput(BaseModel):

@@ -12,6 +12,7 @@ import pytest
 
 from classifier.errors import ClassifierError
 from classifier.labels import Labels
+from classifier.pixels import Decoded
 from classifier.settings import Settings
 from offline import labelling
 from offline.labelling import InferenceError, Labeller
@@ -36,7 +37,7 @@ def labeller(source: Names, infer: Any, decode: Any = None, device: str = "cpu")
     return Labeller(
         Settings(threads=2),
         cast("Any", engine),
-        decode or (lambda data: np.zeros((1, 1, 3), np.uint8)),
+        decode or (lambda data: Decoded(np.zeros((1, 1, 3), np.uint8))),
         cast("Source", source),
         1,
         lambda row: str(row).encode(),
@@ -55,7 +56,7 @@ def test_rows_come_in_order_though_the_first_is_slow() -> None:
             time.sleep(0.2)
         if int(data) % 7 == 3:
             raise ClassifierError("unreadable_image", "broken")
-        return np.zeros((1, 1, 3), np.uint8)
+        return Decoded(np.zeros((1, 1, 3), np.uint8))
 
     names = [str(number) for number in range(50)]
     found = [row for rows in labeller(source, probabilities, decode).label(names) for row in rows]
@@ -70,7 +71,7 @@ def test_work_ahead_is_bounded_and_dropped_when_nobody_wants_it(monkeypatch: pyt
     def decode(data: bytes) -> Any:
         if data == b"8":
             go_on.wait(10)
-        return np.zeros((1, 1, 3), np.uint8)
+        return Decoded(np.zeros((1, 1, 3), np.uint8))
 
     rows = labeller(source, probabilities, decode).label([str(number) for number in range(10_000)])
     next(rows)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from classifier.errors import ClassifierError
+from classifier.pixels import Decoded
 from runners import devices
 from runners.engine import Engine, image_run, pixel_run
 from tests.runners.test_executors import values
@@ -46,15 +47,16 @@ def test_an_unreadable_image_gets_its_error_and_the_others_are_inferred_together
     def fail() -> int:
         raise AssertionError("nothing is inferred, so no core is taken")
 
-    def decode(value: int) -> NDArray[np.uint8]:
+    def decode(value: int) -> Decoded:
         if value < 0:
             raise ClassifierError("unreadable_image", "broken")
-        return image(value)
+        return Decoded(image(value), (str(value),))
 
     results = image_run(engine, decode)([1, -1, 2, -2], lambda: 1)
     assert isinstance(results[1], ClassifierError)
     assert isinstance(results[3], ClassifierError)
     assert values([results[0], results[2]]) == [1, 2]
+    assert [results[index].warnings for index in (0, 2)] == [("1",), ("2",)]
     assert engine.batches == [2]
     assert image_run(engine, decode)([-1], fail)[0].code == "unreadable_image"
     assert engine.batches == [2]
