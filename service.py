@@ -204,6 +204,7 @@ class ResNet18:
             "workers": settings.workers,
             "decoder": settings.decoder,
             "slo_ms": settings.slo_ms,
+            "min_confidence": settings.min_confidence,
             "runner": await self.placement.describe(),
             "gate": manifest.gate,
             "export": manifest.export,

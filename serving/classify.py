@@ -19,6 +19,8 @@ from serving.replies import Timing
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    import numpy as np
+    from numpy.typing import NDArray
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -120,11 +122,11 @@ class Classifier:
     async def _one(
         self, request: Request, sent: upload.Upload, timing: Timing, deadline: float
     ) -> tuple[dict[str, Any], int]:
-        top_k = parameters.top_k(request, sent.fields, len(self._labels))
+        describe = self._describing(request, sent)
         (result,) = await self.results(request, sent.images, timing, deadline)
         if isinstance(result, ClassifierError):
             raise result
-        return {"predictions": self._labels.top(result.probabilities, top_k)}, 1
+        return describe(result.probabilities), 1
 
     async def _scores(
         self, request: Request, sent: upload.Upload, timing: Timing, deadline: float
@@ -138,15 +140,31 @@ class Classifier:
     async def _many(
         self, request: Request, sent: upload.Upload, timing: Timing, deadline: float
     ) -> tuple[dict[str, Any], int]:
-        top_k = parameters.top_k(request, sent.fields, len(self._labels))
+        describe = self._describing(request, sent)
         results: list[dict[str, Any]] = []
         for result in await self.results(request, sent.images, timing, deadline):
             if isinstance(result, ClassifierError):
                 self._metrics.failed(result)
                 results.append(result.body())
             else:
-                results.append({"predictions": self._labels.top(result.probabilities, top_k)})
+                results.append(describe(result.probabilities))
         return {"results": results}, sum("predictions" in result for result in results)
+
+    def _describing(self, request: Request, sent: upload.Upload) -> Callable[[NDArray[np.float32]], dict[str, Any]]:
+        """A function of an image's probabilities float32[C] that gives what ``request`` wants to know of them.
+
+        Raises ClassifierError("invalid_parameter").
+        """
+        top_k = parameters.top_k(request, sent.fields, len(self._labels))
+        enough = parameters.min_confidence(request, sent.fields, self._settings.min_confidence)
+
+        def describe(probabilities: NDArray[np.float32]) -> dict[str, Any]:
+            predictions = self._labels.top(probabilities, top_k)
+            # Without a threshold nobody has said what confident means.
+            confident = {"confident": predictions[0]["probability"] >= enough} if enough else {}
+            return {"predictions": predictions} | confident
+
+        return describe
 
     async def _read(
         self, request: Request, read: Read, reservation: upload.Reservation

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 TOP_K = 3
+MIN_CONFIDENCE = "the probability that the first prediction must reach to be confident"
+_CONFIDENT = "whether the first prediction reaches the least confidence, where one is set or asked for"
 
 
 class Passed:
@@ -54,6 +56,7 @@ class ClassifyInput(_Unparsed):
 
     image: Annotated[Path, ContentType("image/*")]
     top_k: int = Field(TOP_K, ge=1, description="predictions to give, at most the number of classes")
+    min_confidence: float | None = Field(None, ge=0, le=1, description=MIN_CONFIDENCE)
 
 
 class ClassifyBatchInput(_Unparsed):
@@ -61,6 +64,7 @@ class ClassifyBatchInput(_Unparsed):
 
     images: list[Annotated[Path, ContentType("image/*")]]
     top_k: int = Field(TOP_K, ge=1, description="predictions to give for each image")
+    min_confidence: float | None = Field(None, ge=0, le=1, description=MIN_CONFIDENCE)
 
 
 _LABELS: dict[str, Any] = {
@@ -116,6 +120,7 @@ class ClassifyOutput(BaseModel):
     """The predictions of one image, most probable first."""
 
     predictions: list[Prediction]
+    confident: bool | None = Field(None, description=_CONFIDENT)
     model: Model
     timing_ms: Timings
 
@@ -124,6 +129,7 @@ class Predicted(BaseModel):
     """An image of a batch: its predictions, most probable first."""
 
     predictions: list[Prediction]
+    confident: bool | None = Field(None, description=_CONFIDENT)
 
 
 class ClassifyBatchOutput(BaseModel):
@@ -184,6 +190,7 @@ class ModelOutput(BaseModel):
     workers: int
     decoder: str
     slo_ms: int
+    min_confidence: float
     runner: dict[str, Any]
     gate: dict[str, Any]
     export: dict[str, Any]

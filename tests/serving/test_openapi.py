@@ -92,7 +92,7 @@ def test_it_is_valid_and_the_server_s_own(server: Server) -> None:
 def test_it_is_valid_whatever_is_set(classes: int, keyed: bool) -> None:
     spec = described(classes, keyed, rate_limit=5, open_paths="/livez,/metrics")
     validate(spec)
-    (top_k, _) = spec["paths"]["/classify"]["post"]["parameters"]
+    (top_k, *_) = spec["paths"]["/classify"]["post"]["parameters"]
     assert top_k["schema"]["maximum"] == classes
 
 
