@@ -157,7 +157,8 @@ class ResNet18:
     @functools.cache
     def describe_api() -> Any:
         """The OpenAPI document."""
-        return openapi.document(settings, len(artifacts.open_artifact(tag).manifest.labels), keyed)
+        labels = artifacts.open_artifact(tag).manifest.labels
+        return openapi.document(settings, len(labels), keyed, grouped=labels.groups is not None)
 
     @bentoml.on_deployment
     def check() -> None:

@@ -21,7 +21,8 @@ def draw(confidence: dict[str, Any], title: str) -> str:
         parts.append(_panel(confidence[name], heading, number * (_SIDE + _LEFT + 12) + _LEFT))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" '
-        f'font-size="11"><title>{title}</title><rect width="100%" height="100%" fill="white"/>\n{"".join(parts)}</svg>\n'
+        f'font-size="11"><title>{title}</title><rect width="100%" height="100%" fill="white"/>\n'
+        f"{''.join(parts)}</svg>\n"
     )
 
 

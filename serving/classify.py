@@ -155,14 +155,20 @@ class Classifier:
 
         Raises ClassifierError("invalid_parameter").
         """
-        top_k = parameters.top_k(request, sent.fields, len(self._labels))
-        enough = parameters.min_confidence(request, sent.fields, self._settings.min_confidence)
+        fields, labels, groups = sent.fields, self._labels, self._labels.groups
+        level = parameters.level(request, fields, len(groups) if groups else 0)
+        listed = groups if groups and level == "group" else labels
+        top_k = parameters.top_k(request, fields, len(listed))
+        enough = parameters.min_confidence(request, fields, self._settings.min_confidence)
 
         def describe(probabilities: NDArray[np.float32]) -> dict[str, Any]:
-            predictions = self._labels.top(probabilities, top_k)
+            answer: dict[str, Any] = {"predictions": listed.top(probabilities, top_k)}
+            if groups and listed is labels:
+                answer["groups"] = groups.top(probabilities, min(top_k, len(groups)))
             # Without a threshold nobody has said what confident means.
-            confident = {"confident": predictions[0]["probability"] >= enough} if enough else {}
-            return {"predictions": predictions} | confident
+            if enough:
+                answer["confident"] = answer["predictions"][0]["probability"] >= enough
+            return answer
 
         return describe
 

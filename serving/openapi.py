@@ -15,6 +15,7 @@ from classifier.errors import STATUS
 from classifier.settings import listed
 from serving import schema
 from serving.access import OpenPaths
+from serving.parameters import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,6 +45,7 @@ _HEADERS = {
     "Accept-Encoding": ("string", "identity, with unsupported_encoding"),
 }
 _MIN_CONFIDENCE = {"type": "number", "minimum": 0, "maximum": 1, "description": schema.MIN_CONFIDENCE}
+_LEVEL = {"type": "string", "enum": list(LEVELS), "description": schema.LEVEL}
 _HEADERS_OF = {401: "WWW-Authenticate", 415: "Accept-Encoding", 429: "Retry-After", 503: "Retry-After"}
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -51,8 +53,8 @@ _SECURITY = {
 }
 
 
-def document(settings: Settings, classes: int, keyed: bool) -> OpenAPISpecification:
-    """The description of a service with ``classes`` labels; ``keyed``: it asks for API keys."""
+def document(settings: Settings, classes: int, keyed: bool, grouped: bool = False) -> OpenAPISpecification:
+    """The description of a service with ``classes`` labels, ``grouped`` or not; ``keyed``: it asks for API keys."""
     # No "default": clients that are generated would send it in the query beside another in the form.
     default = min(schema.TOP_K, classes)
     top_k = {
@@ -61,11 +63,9 @@ def document(settings: Settings, classes: int, keyed: bool) -> OpenAPISpecificat
         "maximum": classes,
         "description": f"predictions an image, else {default}",
     }
+    asked = {"top_k": top_k, "min_confidence": _MIN_CONFIDENCE} | ({"level": _LEVEL} if grouped else {})
     operations = [
-        *(
-            _upload(settings, path, upload, {"top_k": top_k, "min_confidence": _MIN_CONFIDENCE})
-            for path, upload in schema.UPLOADS.items()
-        ),
+        *(_upload(settings, path, upload, asked) for path, upload in schema.UPLOADS.items()),
         _get("/model", _MODEL, "What is served, where, and how accurate it was found to be.", "ModelOutput"),
         _get("/labels", _MODEL, "The names of all classes, in class order.", "LabelsOutput"),
         _get("/livez", _OPERATION, "The process answers."),

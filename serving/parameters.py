@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 # The parameters of classify requests, in the query or as text fields of a multipart body.
-NAMES = ("top_k", "min_confidence")
+NAMES = ("top_k", "min_confidence", "level")
+LEVELS = ("class", "group")
 # The time that a client allows, in milliseconds from the body's last byte; without it, the SLO. The deadline is 85 % of
 # it.
 TIME_ALLOWED = "x-time-allowed-ms"
@@ -70,6 +71,29 @@ def min_confidence(request: Request, fields: Mapping[str, Sequence[str]], defaul
     if len(numbers) > 1:
         raise _twice("min_confidence", map(str, numbers))
     return next(iter(numbers), default)
+
+
+def level(request: Request, fields: Mapping[str, Sequence[str]], groups: int) -> str:
+    """What the predictions are of, "class" or "group"; ``groups``: how many the model has.
+
+    Raises ClassifierError("invalid_parameter").
+    """
+    # JSON bodies and BentoML's clients have it in quotation marks.
+    given = {text.removeprefix('"').removesuffix('"') for text in _given(request, fields, "level")}
+    if len(given) > 1:
+        raise _twice("level", given)
+    text = next(iter(given), LEVELS[0])
+    if text not in LEVELS:
+        raise ClassifierError(
+            "invalid_parameter", f"level={text[:100]!r}: must be {' or '.join(LEVELS)}", allowed=list(LEVELS)
+        )
+    if text == "group" and not groups:
+        raise ClassifierError(
+            "invalid_parameter",
+            "level='group': the model has no groups; it was built without --groups",
+            allowed=["class"],
+        )
+    return text
 
 
 def _given(request: Request, fields: Mapping[str, Sequence[str]], name: str) -> set[str]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TOP_K = 3
 MIN_CONFIDENCE = "the probability that the first prediction must reach to be confident"
+LEVEL = "what the predictions are of: class, or group where the model has groups"
 _CONFIDENT = "whether the first prediction reaches the least confidence, where one is set or asked for"
 
 
@@ -57,6 +58,7 @@ class ClassifyInput(_Unparsed):
     image: Annotated[Path, ContentType("image/*")]
     top_k: int = Field(TOP_K, ge=1, description="predictions to give, at most the number of classes")
     min_confidence: float | None = Field(None, ge=0, le=1, description=MIN_CONFIDENCE)
+    level: str | None = Field(None, description=LEVEL)
 
 
 class ClassifyBatchInput(_Unparsed):
@@ -65,6 +67,7 @@ class ClassifyBatchInput(_Unparsed):
     images: list[Annotated[Path, ContentType("image/*")]]
     top_k: int = Field(TOP_K, ge=1, description="predictions to give for each image")
     min_confidence: float | None = Field(None, ge=0, le=1, description=MIN_CONFIDENCE)
+    level: str | None = Field(None, description=LEVEL)
 
 
 _LABELS: dict[str, Any] = {
@@ -73,8 +76,17 @@ _LABELS: dict[str, Any] = {
 }
 Prediction = create_model(
     "Prediction",
-    __doc__="A class and how probable it is.",
-    class_id=(int, ...),
+    __doc__="A class and how probable it is; with level=group, a group.",
+    class_id=(int | None, Field(None, description="not of a group")),
+    group_id=(int | None, Field(None, description="of a group")),
+    label=(str, ...),
+    **_LABELS,
+    probability=(float, ...),
+)
+Group = create_model(
+    "Group",
+    __doc__="A group of classes, and the sum of their probabilities.",
+    group_id=(int, ...),
     label=(str, ...),
     **_LABELS,
     probability=(float, ...),
@@ -120,6 +132,7 @@ class ClassifyOutput(BaseModel):
     """The predictions of one image, most probable first."""
 
     predictions: list[Prediction]
+    groups: list[Group] | None = Field(None, description="the most probable groups, where the model has groups")
     confident: bool | None = Field(None, description=_CONFIDENT)
     model: Model
     timing_ms: Timings
@@ -129,6 +142,7 @@ class Predicted(BaseModel):
     """An image of a batch: its predictions, most probable first."""
 
     predictions: list[Prediction]
+    groups: list[Group] | None = Field(None, description="the most probable groups, where the model has groups")
     confident: bool | None = Field(None, description=_CONFIDENT)
 
 

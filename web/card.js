@@ -67,7 +67,7 @@ export class Card {
   }
 
   #renderAnswer(topK) {
-    const { predictions, confident, timing_ms: timing } = this.reply;
+    const { predictions, groups, confident, timing_ms: timing } = this.reply;
     const [first, second] = predictions;
     const [{ text: label }, other] = names(first);
     const judged = verdict(predictions, confident);
@@ -75,6 +75,12 @@ export class Card {
     const title = this.find(".answer h3");
     title.replaceChildren(judged === "sure" ? label : t("perhaps", { label }));
     if (other) title.append(" ", small(other));
+    const group = this.find(".group");
+    group.hidden = !groups;
+    if (groups) {
+      const [{ text }] = names(groups[0]);
+      group.textContent = t("group", { label: text, share: probability(groups[0].probability) });
+    }
     const note = this.find(".verdict");
     note.hidden = judged === "sure";
     if (judged !== "sure") {

@@ -308,6 +308,22 @@ class TestNotes:
         assert said not in words(build("--weights", path, "--labels", "imagenet"))
         assert [checkpoint.labels.en[281] for checkpoint in built] == ["class 281", "tabby"]
 
+    def test_groups(self, built: list[Checkpoint], tmp_path: Path) -> None:
+        path = saved(tmp_path / "w.pth", made(1000))
+        said = words(build("--weights", path, "--labels", "imagenet"))
+        assert "groups-imagenet.yaml: 36 groups, which have 1000 of the 1000 classes" in said
+        own = tmp_path / "own.yaml"
+        own.write_text("pet: {zh: 宠物, classes: [tabby, 151-268]}")
+        for more in ((), ("--groups", str(own))):
+            build("--weights", path, *more)
+            build("--weights", path, "--labels", "imagenet", *more)
+        groups = [checkpoint.labels.groups for checkpoint in built]
+        assert [None if each is None else len(each) for each in groups] == [36, None, 36, 1]
+        own.write_text("pet: {classes: [tabyy]}")
+        result = build("--weights", path, "--groups", str(own))
+        assert result.exit_code == 1
+        assert "own.yaml': group 'pet': 'tabyy' is none of the 1000 labels" in words(result)
+
     def test_one_output(self, built: list[Checkpoint], tmp_path: Path) -> None:
         result = build("--weights", saved(tmp_path / "w.pth", made(1)))
         assert words(result).startswith("w.pth has one output (fc.weight [1, 512]), taken for a sigmoid's")

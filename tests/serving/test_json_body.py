@@ -221,6 +221,15 @@ def test_min_confidence_beside_it(server: Server) -> None:
     check_error(reply, 422, "invalid_parameter", "min_confidence='1.5'", "from 0 to 1")
 
 
+def test_level_beside_it(server: Server) -> None:
+    text = base64.b64encode(PNG).decode()
+    check_predictions(post(server, "/classify", {"image": text, "level": "class"}).json()["predictions"], 3)
+    reply = post(server, "/classify", {"image": text, "level": "group"})
+    check_error(reply, 422, "invalid_parameter", "level='group': the model has no groups")
+    reply = post(server, "/classify", {"image": text, "level": 3})
+    check_error(reply, 422, "invalid_parameter", "level='3': must be class or group")
+
+
 def test_an_image_that_can_t_be_read_gets_its_own_error(server: Server) -> None:
     texts = [base64.b64encode(image).decode() for image in (PNG, b"no image", PNG[:60])]
     results = post(server, "/classify_batch", {"images": texts}).json()["results"]

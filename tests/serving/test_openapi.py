@@ -96,6 +96,14 @@ def test_it_is_valid_whatever_is_set(classes: int, keyed: bool) -> None:
     assert top_k["schema"]["maximum"] == classes
 
 
+def test_the_level_is_described_where_there_are_groups() -> None:
+    spec: dict[str, Any] = openapi.document(Settings(), 10, False, grouped=True).asdict()
+    validate(spec)
+    names = {one["name"]: one["schema"] for one in spec["paths"]["/classify"]["post"]["parameters"]}
+    assert names["level"]["enum"] == ["class", "group"]
+    assert "level" not in {one["name"] for one in described()["paths"]["/classify"]["post"]["parameters"]}
+
+
 def test_every_status_of_an_error_is_described() -> None:
     """Of paths and methods that are described neither 404 nor 405 can come."""
     spec = described(keyed=True, rate_limit=5)

@@ -34,7 +34,7 @@ def request(query: str = "", headers: dict[str, str] | None = None) -> Request:
 def test_422_for_an_unknown_query_parameter(server: Server, path: str, name: str) -> None:
     response = server.client.post(path, params={name: "2"}, content=IMAGE, headers=PNG)
     error = check_error(response, 422, "invalid_parameter", path, repr(name[:100]), "'top_k'")
-    assert error["allowed"] == ["top_k", "min_confidence"]
+    assert error["allowed"] == ["top_k", "min_confidence", "level"]
     assert len(error["message"]) < 300
 
 
@@ -146,6 +146,16 @@ def test_422_for_a_min_confidence_that_is_no_probability(value: str) -> None:
 def test_422_for_two_values_of_min_confidence() -> None:
     with pytest.raises(ClassifierError, match=r"min_confidence is given as '0\.5' and '0\.6'; give it once"):
         parameters.min_confidence(request("min_confidence=0.5"), {"min_confidence": ["0.6"]}, 0)
+
+
+def test_level() -> None:
+    assert parameters.level(request(), {}, 0) == "class"
+    # As JSON bodies and BentoML's clients send it.
+    assert parameters.level(request("level=group"), {"level": ['"group"', "null"]}, 2) == "group"
+    for value in ("Group", "", '""', "groups"):
+        with pytest.raises(ClassifierError, match="must be class or group") as raised:
+            parameters.level(request(), {"level": [value]}, 2)
+        assert raised.value.facts == {"allowed": ["class", "group"]}
 
 
 @pytest.mark.parametrize("path", ["/classify", "/classify_batch"])
