@@ -131,6 +131,7 @@ class Classifier:
     async def _scores(
         self, request: Request, sent: upload.Upload, timing: Timing, deadline: float
     ) -> tuple[dict[str, Any], int]:
+        parameters.check_top_k_alone(request, sent.fields)
         top_k = parameters.top_k(request, sent.fields, len(self._labels), default=5)
         (result,) = await self.results(request, sent.images, timing, deadline)
         if isinstance(result, ClassifierError):

@@ -96,6 +96,17 @@ def level(request: Request, fields: Mapping[str, Sequence[str]], groups: int) ->
     return text
 
 
+def check_top_k_alone(request: Request, fields: Mapping[str, Sequence[str]]) -> None:
+    """Raise ClassifierError("invalid_parameter") for the parameters that have no place in another server's replies."""
+    for name in NAMES:
+        if name != "top_k" and _given(request, fields, name):
+            raise ClassifierError(
+                "invalid_parameter",
+                f"{request.scope['path']} has no parameter {name!r}; it takes 'top_k', and /classify takes both",
+                allowed=["top_k"],
+            )
+
+
 def _given(request: Request, fields: Mapping[str, Sequence[str]], name: str) -> set[str]:
     """The values of ``name`` in the query and the text ``fields``."""
     given = {text for text in fields.get(name, ()) if text != _NONE}

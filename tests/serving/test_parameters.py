@@ -148,6 +148,13 @@ def test_422_for_two_values_of_min_confidence() -> None:
         parameters.min_confidence(request("min_confidence=0.5"), {"min_confidence": ["0.6"]}, 0)
 
 
+@pytest.mark.parametrize("name", ["min_confidence", "level"])
+def test_422_where_the_reply_has_no_place_for_it(server: Server, name: str) -> None:
+    response = server.client.post("/predictions/resnet18", params={name: "1"}, content=IMAGE, headers=PNG)
+    error = check_error(response, 422, "invalid_parameter", f"/predictions/resnet18 has no parameter '{name}'")
+    assert error["allowed"] == ["top_k"]
+
+
 def test_level() -> None:
     assert parameters.level(request(), {}, 0) == "class"
     # As JSON bodies and BentoML's clients send it.
