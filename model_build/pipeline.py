@@ -67,7 +67,9 @@ def build(
         if untempered is None:
             options["temperature"] = temperature.REVISION
         else:
-            console.print(escape(f"temperature: {untempered}; T stays 1, the probabilities are the softmax's own"))
+            console.print(
+                escape(f"temperature: {untempered}; T stays 1, the probabilities are the softmax's own"), soft_wrap=True
+            )
         versions = {pair: store.version(checkpoint, *pair, options) for pair in wanted}
         present = {pair: store.registered(*pair, versions[pair]) for pair in wanted}
         absent = [pair for pair in wanted if present[pair] is None]
@@ -129,7 +131,7 @@ def build(
                 judged["engines"] = {each: found.told() for each, found in others.items()}
             if fitted and evaluate.classes is not None:
                 judged["confidence"] = fitted.told(actual, evaluate.classes)
-                console.print(escape(fitted.sentence(name, judged["confidence"])))
+                console.print(escape(fitted.sentence(name, judged["confidence"])), soft_wrap=True)
             passed.append((path, replace(manifest, gate=report.body() | judged), versions[runtime, precision], report))
             for engine, found in others.items():
                 console.print(escape(found.sentence(name, engine)))

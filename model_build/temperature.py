@@ -82,9 +82,15 @@ class Fitted:
     def sentence(self, artifact: str, told: dict[str, Any]) -> str:
         """The result in words, of what is ``told``."""
         before, after = told["before"]["ece"], told["after"]["ece"]
+        bins = ", ".join(
+            f"{one['confidence']:.2f} {one['accuracy']:.2f} ({one['count']})"
+            for one in told["after"]["bins"]
+            if one["count"]
+        )
         return (
             f"{artifact}: temperature {self.temperature:g}, fitted on {self.fitted_on} of the images; expected "
-            f"calibration error on the {len(self.judged)} others {after:.4f}, without it {before:.4f}"
+            f"calibration error on the {len(self.judged)} others {after:.4f}, without it {before:.4f}; its bins' mean "
+            f"confidence, share of right answers and images: {bins}"
         )
 
     def told(self, probabilities: NDArray[np.float32], classes: NDArray[np.int64]) -> dict[str, Any]:

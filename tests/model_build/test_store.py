@@ -88,6 +88,8 @@ class TestVersion:
             self.version(labels=Labels(("a", "c"), ("甲", "乙"))),
             self.version(labels=Labels(("a", "b"), ("甲", "丙"))),
             self.version(labels=Labels(("a", "b"))),
+            self.version(labels=Labels(("a", "b"), groups=Groups(Labels(("x",)), (0, 0)))),
+            self.version(labels=Labels(("a", "b"), groups=Groups(Labels(("x",)), (0, -1)))),
             self.version(preprocessing=Preprocessing(33, 36)),
             self.version(preprocessing=Preprocessing(32, 37)),
             self.version(preprocessing=Preprocessing(32, 36, squash=True)),
