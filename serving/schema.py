@@ -76,9 +76,8 @@ _LABELS: dict[str, Any] = {
 }
 Prediction = create_model(
     "Prediction",
-    __doc__="A class and how probable it is; with level=group, a group.",
-    class_id=(int | None, Field(None, description="not of a group")),
-    group_id=(int | None, Field(None, description="of a group")),
+    __doc__="A class and how probable it is.",
+    class_id=(int, ...),
     label=(str, ...),
     **_LABELS,
     probability=(float, ...),
@@ -129,9 +128,9 @@ class Error(BaseModel):
 
 
 class ClassifyOutput(BaseModel):
-    """The predictions of one image, most probable first."""
+    """The predictions of one image, most probable first: of classes, or with level=group of groups."""
 
-    predictions: list[Prediction]
+    predictions: list[Prediction | Group]
     groups: list[Group] | None = Field(None, description="the most probable groups, where the model has groups")
     confident: bool | None = Field(None, description=_CONFIDENT)
     model: Model
@@ -141,7 +140,7 @@ class ClassifyOutput(BaseModel):
 class Predicted(BaseModel):
     """An image of a batch: its predictions, most probable first."""
 
-    predictions: list[Prediction]
+    predictions: list[Prediction | Group]
     groups: list[Group] | None = Field(None, description="the most probable groups, where the model has groups")
     confident: bool | None = Field(None, description=_CONFIDENT)
 

@@ -16,7 +16,7 @@ import pytest
 from bentoml.exceptions import NotFound
 
 from classifier import manifest as manifests
-from classifier.labels import Labels
+from classifier.labels import Groups, Labels
 from classifier.manifest import Manifest
 from classifier.preprocessing import Preprocessing
 from classifier.runtimes import PRECISIONS, RUNTIMES
@@ -108,6 +108,7 @@ class TestVersion:
         for name in self.options:
             changed = self.options | {name: "changed"}
             versions.append(model_store.version(self.checkpoint, "onnx", "fp32", changed))
+        versions.append(model_store.version(self.checkpoint, "onnx", "fp32", self.options | {"temperature": 1}))
         assert len(set(versions)) == len(versions)
 
     def test_libraries_change_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
