@@ -160,7 +160,8 @@ class ResNet18:
     @functools.cache
     def describe_api() -> Any:
         """The OpenAPI document."""
-        return openapi.document(settings, len(artifacts.open_artifact(tag).manifest.labels), keyed)
+        labels = artifacts.open_artifact(tag).manifest.labels
+        return openapi.document(settings, len(labels), keyed, grouped=labels.groups is not None)
 
     @bentoml.on_deployment
     def check() -> None:
@@ -207,6 +208,7 @@ class ResNet18:
             "workers": settings.workers,
             "decoder": settings.decoder,
             "slo_ms": settings.slo_ms,
+            "min_confidence": settings.min_confidence,
             "runner": await self.placement.describe(),
             "gate": manifest.gate,
             "export": manifest.export,

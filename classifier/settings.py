@@ -78,6 +78,10 @@ class Settings(BaseSettings):
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = Field(
         1024, description="images that may wait to be inferred; beyond it 429"
     )
+    min_confidence: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
+        0.0,
+        description="probability that the first prediction must reach to be `confident`; 0: no reply has that field",
+    )
     max_images: Annotated[int, Field(ge=1, le=1024)] = Field(64, description="images in one /classify_batch request")
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
         20 * 1024 * 1024, description="bytes of one request body, counted while it is read"

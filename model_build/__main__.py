@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,15 @@ class _Group(click.Group):
         "torchvision's own weights have without asking."
     ),
 )
+@click.option(
+    "--groups",
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help=(
+        "Groups of classes, in YAML: 'cat: {en: cat, zh: 猫, classes: [tabby, 282, 283-285]}'. Replies then have the "
+        "groups' probabilities too.  [default: packaged ones for ImageNet's labels, else none]"
+    ),
+)
 @options.preprocessing
 @click.option(
     "--runtime",
@@ -160,6 +170,7 @@ def main(
     weights: str,
     key: str | None,
     labels: Path | None,
+    groups: Path | None,
     runtimes: tuple[str, ...],
     precisions: str,
     calibration: Path | None,
@@ -189,6 +200,7 @@ def main(
                     f"{ctx.invoked_subcommand}, whose own follow it: {ctx.command_path} {ctx.invoked_subcommand} --help"
                 )
         return
+    from model_build.groups import default, grouped
     from model_build.label_text import LabelsError
     from model_build.pipeline import build
     from model_build.preprocessing import line
@@ -206,6 +218,9 @@ def main(
         if checkpoint.classes == 1000 and labels is None and checkpoint.labels == numbered(1000):
             said = "has 1,000 classes and no names for them; if they are ImageNet's, add --labels imagenet"
             tell(f"{checkpoint.origin} {said}")
+        groups = groups or default(checkpoint.labels)
+        if groups is not None:
+            checkpoint = replace(checkpoint, labels=grouped(checkpoint.labels, groups, tell))
         console.print(
             f"[bold]{escape(checkpoint.origin)}[/] weights {checkpoint.digest[:12]}: {checkpoint.classes} classes, "
             f"{checkpoint.preprocessing.size} px"

@@ -84,12 +84,26 @@ def reference(module: Contract, samples: Samples) -> NDArray[np.float32]:
     return np.concatenate(rows)
 
 
-def judge(
-    backend: Backend, samples: Samples, expected: NDArray[np.float32], precision: str, thresholds: Thresholds
-) -> Report:
-    """Compare ``backend`` with ``expected`` on ``samples``; ``failure`` says which threshold it misses, or None."""
+def infer(backend: Backend, samples: Samples) -> NDArray[np.float32]:
+    """Probabilities float32[N, C] of the artifact."""
     starts = range(0, len(samples), BATCH)
-    actual = np.concatenate([backend.infer(samples.pixels[start : start + BATCH]) for start in starts])
+    return np.concatenate([backend.infer(samples.pixels[start : start + BATCH]) for start in starts])
+
+
+def judge(
+    backend: Backend,
+    samples: Samples,
+    expected: NDArray[np.float32],
+    precision: str,
+    thresholds: Thresholds,
+    actual: NDArray[np.float32] | None = None,
+) -> Report:
+    """Compare ``backend`` with ``expected`` on ``samples``; ``failure`` says which threshold it misses, or None.
+
+    ``actual``: what ``infer`` gave, where that is known already.
+    """
+    if actual is None:
+        actual = infer(backend, samples)
     agreement = float(np.mean(actual.argmax(1) == expected.argmax(1)))
     difference = float(np.abs(actual - expected).max())
     top1 = top5 = change = None

@@ -42,7 +42,7 @@ def read(text: str, suffix: str, classes: int | None) -> Reading:
         return _json(text, filled)
     if suffix in (".yaml", ".yml") or _YAML_START.match(filled[0]) or all(line[:2] == "- " for line in filled):
         try:
-            return structured(_yaml(text))
+            return structured(plain_yaml(text))
         except yaml.YAMLError as error:
             raise LabelsError(f"is no YAML: {' '.join(str(error).split())}") from None
     return from_lines(lines, suffix, classes)
@@ -158,11 +158,11 @@ def _json(text: str, lines: list[str]) -> Reading:
             return structured([load_json(line) for line in lines])
     if lines[0][0] in "[{":  # what Python prints of a list or dict is YAML as well
         with contextlib.suppress(yaml.YAMLError):
-            return structured(_yaml(text))
+            return structured(plain_yaml(text))
     raise LabelsError(f"is no JSON: {problem}")
 
 
-def _yaml(text: str) -> Any:
+def plain_yaml(text: str) -> Any:
     """What YAML text holds, all scalars as text. Raises yaml.YAMLError or LabelsError."""
     try:
         return _plain(yaml.compose(text, yaml.BaseLoader), set())

@@ -58,7 +58,7 @@ class Contract(nn.Module):
 
     ``upsample`` is the side in pixels the image is enlarged to inside the graph (bilinear, corners not aligned), for
     networks trained on small images. ``dtype`` is the precision of the network between normalisation and softmax;
-    the two ends stay float32.
+    the two ends stay float32. ``temperature`` is what the logits are divided by before the softmax.
     """
 
     def __init__(
@@ -70,10 +70,11 @@ class Contract(nn.Module):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         dtype: torch.dtype = torch.float32,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self.network = network.to(dtype)
-        self.size, self.dtype = size, dtype
+        self.size, self.dtype, self.temperature = size, dtype, temperature
         self.upsample = upsample if upsample and upsample != size else None
         # Broadcasting over a last dimension of 3 is slow in ONNX Runtime; tiled to a row of S*3 values it is not.
         scale = torch.tensor([1 / (255 * s) for s in std]).repeat(size)
@@ -96,7 +97,8 @@ class Contract(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Probabilities float32[N, C] of ``image`` uint8[N, S, S, 3]."""
-        return torch.softmax(self.logits(image), dim=1)
+        logits = self.logits(image)
+        return torch.softmax(logits if self.temperature == 1 else logits / self.temperature, dim=1)
 
 
 def from_state(state: dict[str, Any], classes: int) -> nn.Module:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -18,7 +18,7 @@ from rich.table import Table
 from classifier import manifest as manifests
 from classifier import runtimes
 from classifier.manifest import Manifest
-from model_build import export, gate, onnx, samples, scratch, store
+from model_build import export, gate, onnx, samples, scratch, store, temperature
 from model_build.errors import first_line
 from runners import backends, devices, engines
 from runners.artifacts import newest_build, store_name
@@ -63,6 +63,13 @@ def build(
             "network": {"upsample": checkpoint.upsample, "mean": checkpoint.mean, "std": checkpoint.std}
             | ({"bgr": True} if checkpoint.bgr else {}),
         }
+        untempered = temperature.missing(evaluate)
+        if untempered is None:
+            options["temperature"] = temperature.REVISION
+        else:
+            console.print(
+                escape(f"temperature: {untempered}; T stays 1, the probabilities are the softmax's own"), soft_wrap=True
+            )
         versions = {pair: store.version(checkpoint, *pair, options) for pair in wanted}
         present = {pair: store.registered(*pair, versions[pair]) for pair in wanted}
         absent = [pair for pair in wanted if present[pair] is None]
@@ -99,9 +106,17 @@ def build(
                     gate={},
                 )
                 backend = backends.load(folder, manifest, device)
-                report = gate.judge(backend, evaluate, expected, precision, thresholds)
+                actual, tempered = gate.infer(backend, evaluate), expected
+                fitted = temperature.fit(actual, evaluate) if untempered is None else None
+                if fitted and fitted.temperature != 1:
+                    path = export.export(checkpoint, runtime, precision, folder, calibrate, fitted.temperature)
+                    manifest = replace(manifest, digest=manifests.sha256(path))
+                    backend = backends.load(folder, manifest, device)
+                    # Compared at one temperature, so that what differs is the export's doing alone.
+                    actual, tempered = gate.infer(backend, evaluate), temperature.scale(expected, fitted.temperature)
+                report = gate.judge(backend, evaluate, tempered, precision, thresholds, actual)
                 failure = report.failure
-                others = {} if failure else _other_engines(folder, manifest, evaluate, expected, thresholds)
+                others = {} if failure else _other_engines(folder, manifest, evaluate, tempered, thresholds)
             except Exception as error:  # whatever a runtime raises for a GPU that is there and does not work
                 if device == "cpu" or not _of_device(error):
                     raise
@@ -111,7 +126,12 @@ def build(
                 # All three steps of what failed are over, one of what passed is to come.
                 progress.update(step, completed=2 + 3 * len(failures) + 2 * len(passed))
                 continue
-            judged = {"engines": {name: found.told() for name, found in others.items()}} if others else {}
+            judged: dict[str, Any] = {}
+            if others:
+                judged["engines"] = {each: found.told() for each, found in others.items()}
+            if fitted and evaluate.classes is not None:
+                judged["confidence"] = fitted.told(actual, evaluate.classes)
+                console.print(escape(fitted.sentence(name, judged["confidence"])), soft_wrap=True)
             passed.append((path, replace(manifest, gate=report.body() | judged), versions[runtime, precision], report))
             for engine, found in others.items():
                 console.print(escape(found.sentence(name, engine)))

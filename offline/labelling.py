@@ -55,7 +55,7 @@ class Labeller:
         self._taken = TAKEN if on_cpu else self._batch
         self._run = image_run(engine, lambda name: decode(source.read(name, limit)))
         self._labels, self._tag = engine.artifact.manifest.labels, engine.artifact.tag
-        self._top_k, self._make = top_k, make
+        self._top_k, self._make, self._enough = top_k, make, settings.min_confidence
 
     def label(self, names: Sequence[str]) -> Generator[list[tuple[bytes, bool]], None, None]:
         """What the rows of ``names`` become, in order, some at a time, each with whether it is an error.
@@ -83,6 +83,8 @@ class Labeller:
                     answer = result.body()
                 else:
                     answer = {"predictions": self._labels.top(result.probabilities, self._top_k)} | result.notes()
+                    if self._enough:
+                        answer["confident"] = answer["predictions"][0]["probability"] >= self._enough
                 row = self._make({"path": shown(name), **answer, "model": self._tag})
                 rows.append((row, "error" in answer))
         return rows

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from classifier.settings import Settings
+    from runners.results import ImageResult
     from serving.metrics import RequestMetrics
     from serving.placements import Placement
 
@@ -120,15 +121,16 @@ class Classifier:
     async def _one(
         self, request: Request, sent: upload.Upload, timing: Timing, deadline: float
     ) -> tuple[dict[str, Any], int]:
-        top_k = parameters.top_k(request, sent.fields, len(self._labels))
+        describe = self._describing(request, sent)
         (result,) = await self.results(request, sent.images, timing, deadline)
         if isinstance(result, ClassifierError):
             raise result
-        return {"predictions": self._labels.top(result.probabilities, top_k)} | result.notes(), 1
+        return describe(result), 1
 
     async def _scores(
         self, request: Request, sent: upload.Upload, timing: Timing, deadline: float
     ) -> tuple[dict[str, Any], int]:
+        parameters.check_top_k_alone(request, sent.fields)
         top_k = parameters.top_k(request, sent.fields, len(self._labels), default=5)
         (result,) = await self.results(request, sent.images, timing, deadline)
         if isinstance(result, ClassifierError):
@@ -138,16 +140,38 @@ class Classifier:
     async def _many(
         self, request: Request, sent: upload.Upload, timing: Timing, deadline: float
     ) -> tuple[dict[str, Any], int]:
-        top_k = parameters.top_k(request, sent.fields, len(self._labels))
+        describe = self._describing(request, sent)
         results: list[dict[str, Any]] = []
         for result in await self.results(request, sent.images, timing, deadline):
             if isinstance(result, ClassifierError):
                 self._metrics.failed(result)
                 results.append(result.body())
             else:
-                predictions = self._labels.top(result.probabilities, top_k)
-                results.append({"predictions": predictions} | result.notes())
+                results.append(describe(result))
         return {"results": results}, sum("predictions" in result for result in results)
+
+    def _describing(self, request: Request, sent: upload.Upload) -> Callable[[ImageResult], dict[str, Any]]:
+        """A function of an image's result that gives what ``request`` wants to know of it.
+
+        Raises ClassifierError("invalid_parameter").
+        """
+        fields, labels, groups = sent.fields, self._labels, self._labels.groups
+        level = parameters.level(request, fields, len(groups) if groups else 0)
+        listed = groups if groups and level == "group" else labels
+        top_k = parameters.top_k(request, fields, len(listed))
+        enough = parameters.min_confidence(request, fields, self._settings.min_confidence)
+
+        def describe(result: ImageResult) -> dict[str, Any]:
+            probabilities = result.probabilities
+            answer: dict[str, Any] = {"predictions": listed.top(probabilities, top_k)}
+            if groups and listed is labels:
+                answer["groups"] = groups.top(probabilities, min(top_k, len(groups)))
+            # Without a threshold nobody has said what confident means.
+            if enough:
+                answer["confident"] = answer["predictions"][0]["probability"] >= enough
+            return answer | result.notes()
+
+        return describe
 
     async def _read(
         self, request: Request, read: Read, reservation: upload.Reservation

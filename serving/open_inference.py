@@ -97,8 +97,8 @@ class OpenInference:
         reservation.add(held)
         reservation.give_back(len(whole))
         options = _parameters(value)
-        top_k = options.get("top_k")
-        fields = {} if top_k is None else {"top_k": [json_body.number_text(top_k)]}
+        told = {name: options.get(name) for name in parameters.NAMES}
+        fields = {name: [json_body.number_text(one)] for name, one in told.items() if one is not None}
         identity = value.get("id")
         return Inference(images, fields, None if identity is None else str(identity), _outputs(value, options))
 
@@ -144,6 +144,7 @@ class OpenInference:
         return list(pixels.reshape(shape).copy())
 
     async def _infer(self, request: Request, sent: Any, timing: Timing, deadline: float) -> tuple[dict[str, Any], int]:
+        parameters.check_top_k_alone(request, sent.fields)
         top_k = parameters.top_k(request, sent.fields, len(self._labels))
         results = await self._classifier.results(request, sent.images, timing, deadline)
         for index, result in enumerate(results):

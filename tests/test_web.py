@@ -492,6 +492,26 @@ def test_the_rule_of_not_sure(visit: Callable[..., Visit]) -> None:
     ]:
         predictions = [{"probability": value} for value in probabilities]
         assert here.page.evaluate(call, [module, predictions]) == judged, probabilities
+    call = call.replace("(predictions)", "(predictions, false)")
+    assert here.page.evaluate(call, [module, [{"probability": 0.97}, {"probability": 0.01}]]) == "low"
+
+
+def test_not_confident_and_the_group_in_both_languages(visit: Callable[..., Visit], server: Server) -> None:
+    """The service's own threshold counts, where it is higher than the page's."""
+    here = visit(model=server.client.get("/model").json() | {"min_confidence": 0.95})
+    timing = {"decode": 1, "queue": 0, "inference": 2, "total": 3}
+    predictions = [{"class_id": 5, "label": "dog", "label_zh": "狗", "probability": 0.94}]
+    groups = [{"group_id": 0, "label": "pet", "label_zh": "宠物", "probability": 0.97}]
+    reply = {"predictions": predictions, "groups": groups, "confident": False, "model": {}, "timing_ms": timing}
+    here.page.route("**/classify*", lambda route: route.fulfill(json=reply))
+    here.choose(ASTRONAUT)
+    here.cards(DONE, 1)
+    expect(here.page.locator("#rule")).to_contain_text("the first class has less than 95%")
+    expect(here.page.locator(".verdict")).to_have_text("Not sure: dog is the likeliest with only 94.0%.")
+    expect(here.page.locator(".answer .group")).to_have_text("Group: pet, 97.0%")
+    here.page.locator("[data-language=zh]").click()
+    expect(here.page.locator(".verdict")).to_have_text("不确定：最像狗，但只有 94.0%。")
+    expect(here.page.locator(".answer .group")).to_have_text("大类：宠物，97.0%")
 
 
 def test_not_sure_in_words(visit: Callable[..., Visit]) -> None:

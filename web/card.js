@@ -60,20 +60,27 @@ export class Card {
   sentence() {
     const name = this.file.name;
     if (this.state === "failed") return t("said_failed", { name, problem: errorTitle(this.problem.code) });
-    const [first] = this.reply.predictions;
-    const said = verdict(this.reply.predictions) === "sure" ? "said_sure" : "said_unsure";
+    const { predictions, confident } = this.reply;
+    const [first] = predictions;
+    const said = verdict(predictions, confident) === "sure" ? "said_sure" : "said_unsure";
     return t(said, { name, label: names(first)[0].text, share: probability(first.probability) });
   }
 
   #renderAnswer(topK) {
-    const { predictions, timing_ms: timing } = this.reply;
+    const { predictions, groups, confident, timing_ms: timing } = this.reply;
     const [first, second] = predictions;
     const [{ text: label }, other] = names(first);
-    const judged = verdict(predictions);
+    const judged = verdict(predictions, confident);
 
     const title = this.find(".answer h3");
     title.replaceChildren(judged === "sure" ? label : t("perhaps", { label }));
     if (other) title.append(" ", small(other));
+    const group = this.find(".group");
+    group.hidden = !groups;
+    if (groups) {
+      const [{ text }] = names(groups[0]);
+      group.textContent = t("group", { label: text, share: probability(groups[0].probability) });
+    }
     const note = this.find(".verdict");
     note.hidden = judged === "sure";
     if (judged !== "sure") {

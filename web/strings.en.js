@@ -31,6 +31,7 @@ export default {
   "cleared": "All images removed",
   "retry": "Try again",
   "perhaps": "Perhaps {label}",
+  "group": "Group: {label}, {share}",
   "verdict_low": "Not sure: {first} is the likeliest with only {share}.",
   "verdict_close": "Not sure: {first} with {share}, but {second} has {share_second} as well.",
   "said_sure": "{name}: {label}, {share}",

@@ -31,6 +31,7 @@ export default {
   "cleared": "已移除全部图片",
   "retry": "重试",
   "perhaps": "可能是{label}",
+  "group": "大类：{label}，{share}",
   "verdict_low": "不确定：最像{first}，但只有 {share}。",
   "verdict_close": "不确定：{first}占 {share}，但{second}也有 {share_second}。",
   "said_sure": "{name}：{label}，{share}",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from classifier import manifest as manifests
-from classifier.labels import Labels
+from classifier.labels import Groups, Labels
 from classifier.manifest import FILE_NAME, SCHEMA, Manifest, ManifestError
 from classifier.preprocessing import Preprocessing
 from classifier.runtimes import RUNTIMES
@@ -43,6 +43,16 @@ def test_labels_without_chinese_names(folder: Path, manifest_of: Callable[..., M
     manifest.save(folder)
     loaded = manifests.load(folder)
     assert (loaded, loaded.labels.zh) == (manifest, None)
+
+
+def test_labels_with_groups(folder: Path, manifest_of: Callable[..., Manifest]) -> None:
+    groups = Groups(Labels(("pet", "wild")), (0, -1))
+    manifest = manifest_of(folder / "model.onnx", labels=Labels(("cat", "dog"), groups=groups))
+    manifest.save(folder)
+    assert manifests.load(folder) == manifest
+    change(folder, labels={"en": ["cat", "dog"], "zh": None, "groups": {"en": ["pet"], "zh": None, "of": [0, 1]}})
+    with pytest.raises(ManifestError, match="a class is in a group that is none of the 1"):
+        manifests.load(folder)
 
 
 def test_preprocessing_stands_among_the_others(folder: Path, manifest_of: Callable[..., Manifest]) -> None:

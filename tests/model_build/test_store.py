@@ -16,7 +16,7 @@ import pytest
 from bentoml.exceptions import NotFound
 
 from classifier import manifest as manifests
-from classifier.labels import Labels
+from classifier.labels import Groups, Labels
 from classifier.manifest import Manifest
 from classifier.preprocessing import Preprocessing
 from classifier.runtimes import PRECISIONS, RUNTIMES
@@ -88,6 +88,8 @@ class TestVersion:
             self.version(labels=Labels(("a", "c"), ("甲", "乙"))),
             self.version(labels=Labels(("a", "b"), ("甲", "丙"))),
             self.version(labels=Labels(("a", "b"))),
+            self.version(labels=Labels(("a", "b"), groups=Groups(Labels(("x",)), (0, 0)))),
+            self.version(labels=Labels(("a", "b"), groups=Groups(Labels(("x",)), (0, -1)))),
             self.version(preprocessing=Preprocessing(33, 36)),
             self.version(preprocessing=Preprocessing(32, 37)),
             self.version(preprocessing=Preprocessing(32, 36, squash=True)),
@@ -106,6 +108,7 @@ class TestVersion:
         for name in self.options:
             changed = self.options | {name: "changed"}
             versions.append(model_store.version(self.checkpoint, "onnx", "fp32", changed))
+        versions.append(model_store.version(self.checkpoint, "onnx", "fp32", self.options | {"temperature": 1}))
         assert len(set(versions)) == len(versions)
 
     def test_libraries_change_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
