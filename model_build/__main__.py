@@ -97,6 +97,7 @@ class _Group(click.Group):
     ),
 )
 @options.preprocessing
+@options.structure
 @click.option(
     "--runtime",
     "runtimes",
@@ -167,6 +168,9 @@ def main(
     min_agreement: float,
     max_accuracy_loss: float,
     max_difference: float,
+    pool: bool | None,
+    stride: str | None,
+    activation: str | None,
     **preprocessing: Any,
 ) -> None:
     """Build ResNet18 for serving: export for each runtime, quantise, check against the original, register.
@@ -202,7 +206,8 @@ def main(
     thresholds = Thresholds(min_agreement, max_accuracy_loss, max_difference)
     try:
         tell = partial(console.print, markup=False, highlight=False)
-        checkpoint = find(weights, labels=labels, key=key, given=given, notice=_notice, tell=tell)
+        choice = options.choice(pool, stride, activation)
+        checkpoint = find(weights, labels=labels, key=key, given=given, choice=choice, notice=_notice, tell=tell)
         if checkpoint.classes == 1000 and labels is None and checkpoint.labels == numbered(1000):
             said = "has 1,000 classes and no names for them; if they are ImageNet's, add --labels imagenet"
             tell(f"{checkpoint.origin} {said}")

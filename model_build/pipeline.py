@@ -61,7 +61,8 @@ def build(
             "calibration": calibrate.digest(),
             "evaluation": evaluate.digest(),
             "network": {"upsample": checkpoint.upsample, "mean": checkpoint.mean, "std": checkpoint.std}
-            | ({"bgr": True} if checkpoint.bgr else {}),
+            | ({"bgr": True} if checkpoint.bgr else {})
+            | ({"structure": told} if (told := checkpoint.structure.told()) else {}),
         }
         versions = {pair: store.version(checkpoint, *pair, options) for pair in wanted}
         present = {pair: store.registered(*pair, versions[pair]) for pair in wanted}
