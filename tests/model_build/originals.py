@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from model_build.network import resnet18
+from model_build.network import from_state, resnet18
+
+if TYPE_CHECKING:
+    from model_build.weights import Checkpoint
 
 
 def shaken(network: nn.Module, seed: int = 0) -> nn.Module:
@@ -172,3 +175,13 @@ def pytorch_cifar(classes: int = 3) -> nn.Module:
     """kuangliu's ResNet18, for 32 pixels."""
     torch.manual_seed(2)
     return shaken(_Cifar(classes))
+
+
+def answers_alike(checkpoint: Checkpoint, original: nn.Module, side: int = 64) -> bool:
+    """Whether the network of ``checkpoint`` gives the logits of ``original``, which differ among images."""
+    images = torch.randn((4, checkpoint.structure.channels, side, side), generator=torch.Generator().manual_seed(3))
+    network = from_state(checkpoint.state, checkpoint.classes, checkpoint.structure)
+    with torch.inference_mode():
+        expected, actual = original(images), network(images)
+    assert expected.std(0).min() > 1e-3
+    return torch.allclose(expected, actual, atol=1e-4, rtol=1e-4)

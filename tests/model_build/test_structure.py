@@ -11,12 +11,12 @@ from PIL import Image
 from torch import nn
 
 from model_build.export import contract
-from model_build.network import from_state
 from model_build.preprocessing import Given
 from model_build.structure import TORCHVISION, Choice, Structure, read
 from model_build.weights import WeightsError, find
 from tests.model_build import originals
 from tests.model_build.checkpoints import saved, under
+from tests.model_build.originals import answers_alike
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,16 +26,6 @@ if TYPE_CHECKING:
 GREY = Given(mean=(0.4,), std=(0.3,))
 PLAIN = originals.torchvision()
 MLP = (nn.Linear(512, 32), nn.ReLU(), nn.Dropout(), nn.Linear(32, 3))
-
-
-def answers_alike(checkpoint: Checkpoint, original: nn.Module, side: int = 64) -> bool:
-    """Whether the network of ``checkpoint`` gives the logits of ``original``, which differ among images."""
-    images = torch.randn((4, checkpoint.structure.channels, side, side), generator=torch.Generator().manual_seed(3))
-    network = from_state(checkpoint.state, checkpoint.classes, checkpoint.structure)
-    with torch.inference_mode():
-        expected, actual = original(images), network(images)
-    assert expected.std(0).min() > 1e-3
-    return torch.allclose(expected, actual, atol=1e-4, rtol=1e-4)
 
 
 def told(path: str, **options: Any) -> tuple[Checkpoint, str]:
