@@ -134,6 +134,15 @@ class _Group(click.Group):
     ),
 )
 @click.option(
+    "--verify",
+    metavar="FILE.py:NAME",
+    help=(
+        "Your original: Python of yours, which is run. NAME is a torch.nn.Module or a function that returns one, alone "
+        "or as (module, transform). All is compared with it on the images of --eval, and a build whose fp32 disagrees "
+        "is refused."
+    ),
+)
+@click.option(
     "--min-agreement",
     type=click.FloatRange(0, 1),
     callback=_finite,
@@ -165,6 +174,7 @@ def main(
     precisions: str,
     calibration: Path | None,
     evaluation: Path | None,
+    verify: str | None,
     min_agreement: float,
     max_accuracy_loss: float,
     max_difference: float,
@@ -198,6 +208,7 @@ def main(
     from model_build.preprocessing import line
     from model_build.samples import SamplesError
     from model_build.store import StoreError
+    from model_build.verification import VerificationError, load
     from model_build.weights import WeightsError, find, numbered
     from runners.artifacts import ArtifactError
 
@@ -217,8 +228,9 @@ def main(
             + (f" enlarged to {checkpoint.upsample} in the graph" if checkpoint.upsample else "")
         )
         console.print(line(checkpoint), soft_wrap=True, highlight=False)
-        failures = build(checkpoint, wanted, calibration, evaluation, thresholds, console)
-    except (WeightsError, LabelsError, SamplesError, StoreError, ArtifactError) as error:
+        original = load(verify) if verify else None
+        failures = build(checkpoint, wanted, calibration, evaluation, thresholds, console, original)
+    except (WeightsError, LabelsError, SamplesError, StoreError, ArtifactError, VerificationError) as error:
         raise click.ClickException(str(error)) from None
     for name, reason in failures:
         console.print(f"[red]not registered[/] {name}: {escape(reason)}")

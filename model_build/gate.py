@@ -84,12 +84,17 @@ def reference(module: Contract, samples: Samples) -> NDArray[np.float32]:
     return np.concatenate(rows)
 
 
+def infer(backend: Backend, samples: Samples) -> NDArray[np.float32]:
+    """Probabilities float32[N, C] of an artifact that is loaded."""
+    starts = range(0, len(samples), BATCH)
+    return np.concatenate([backend.infer(samples.pixels[start : start + BATCH]) for start in starts])
+
+
 def judge(
     backend: Backend, samples: Samples, expected: NDArray[np.float32], precision: str, thresholds: Thresholds
 ) -> Report:
     """Compare ``backend`` with ``expected`` on ``samples``; ``failure`` says which threshold it misses, or None."""
-    starts = range(0, len(samples), BATCH)
-    actual = np.concatenate([backend.infer(samples.pixels[start : start + BATCH]) for start in starts])
+    actual = infer(backend, samples)
     agreement = float(np.mean(actual.argmax(1) == expected.argmax(1)))
     difference = float(np.abs(actual - expected).max())
     top1 = top5 = change = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -18,8 +18,9 @@ from rich.table import Table
 from classifier import manifest as manifests
 from classifier import runtimes
 from classifier.manifest import Manifest
-from model_build import export, gate, onnx, samples, scratch, store
+from model_build import export, gate, onnx, samples, scratch, store, verification
 from model_build.errors import first_line
+from model_build.verification import VerificationError
 from runners import backends, devices, engines
 from runners.artifacts import newest_build, store_name
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from model_build.gate import Report, Thresholds
     from model_build.samples import Samples
+    from model_build.verification import Original
     from model_build.weights import Checkpoint
 
 
@@ -42,11 +44,13 @@ def build(
     evaluation: Path | None,
     thresholds: Thresholds,
     console: Console,
+    original: Original | None = None,
 ) -> list[tuple[str, str]]:
     """Build which of the ``wanted`` (runtime, precision) pairs are not yet registered, and print the table of them.
 
     The (artifact, reason) pairs that failed the gate. Raises SamplesError if ``calibration`` or ``evaluation``, each a
-    directory or zip of images, or None for the default, can't be used, and StoreError if a disk is full.
+    directory or zip of images, or None for the default, can't be used, and StoreError if a disk is full. ``original``
+    is what all is compared with besides; raises VerificationError where the checkpoint's network disagrees with it.
     """
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     progress = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
@@ -63,7 +67,17 @@ def build(
             "network": {"upsample": checkpoint.upsample, "mean": checkpoint.mean, "std": checkpoint.std}
             | ({"bgr": True} if checkpoint.bgr else {})
             | ({"structure": told} if (told := checkpoint.structure.told()) else {}),
+            **({"original": {"name": original.name, "digest": original.digest}} if original else {}),
         }
+        answers = None
+        if original:
+            progress.update(step, description=f"inferring with {original.name}")
+            answers = verification.probabilities(original, checkpoint, evaluate, evaluation)
+            eager = gate.reference(export.contract(checkpoint), evaluate)
+            compared = verification.compare(original, answers, eager, evaluate)
+            if (needed := compared.failure(thresholds)) is not None:
+                raise VerificationError(f"{compared.sentence(f'nothing is built: {checkpoint.origin}')}; {needed}")
+            console.print(escape(compared.sentence(checkpoint.origin)))
         versions = {pair: store.version(checkpoint, *pair, options) for pair in wanted}
         present = {pair: store.registered(*pair, versions[pair]) for pair in wanted}
         absent = [pair for pair in wanted if present[pair] is None]
@@ -102,6 +116,11 @@ def build(
                 backend = backends.load(folder, manifest, device)
                 report = gate.judge(backend, evaluate, expected, precision, thresholds)
                 failure = report.failure
+                against = None
+                if original and answers is not None and not failure:
+                    against = verification.compare(original, answers, gate.infer(backend, evaluate), evaluate)
+                    needed = against.failure(thresholds) if precision == "fp32" else None
+                    failure = f"{against.sentence('it disagrees:')}; {needed}" if needed else None
                 others = {} if failure else _other_engines(folder, manifest, evaluate, expected, thresholds)
             except Exception as error:  # whatever a runtime raises for a GPU that is there and does not work
                 if device == "cpu" or not _of_device(error):
@@ -112,7 +131,12 @@ def build(
                 # All three steps of what failed are over, one of what passed is to come.
                 progress.update(step, completed=2 + 3 * len(failures) + 2 * len(passed))
                 continue
-            judged = {"engines": {name: found.told() for name, found in others.items()}} if others else {}
+            judged: dict[str, Any] = (
+                {"engines": {name: found.told() for name, found in others.items()}} if others else {}
+            )
+            if against:
+                judged["original"] = against.told()
+                console.print(escape(against.sentence(name)))
             passed.append((path, replace(manifest, gate=report.body() | judged), versions[runtime, precision], report))
             for engine, found in others.items():
                 console.print(escape(found.sentence(name, engine)))
