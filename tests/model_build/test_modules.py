@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import nn
 
+from model_build.errors import FileError
+from model_build.pickles import load
 from model_build.structure import TORCHVISION, Structure
-from model_build.weights import WeightsError, find
+from model_build.weights import find
 from tests.model_build import originals
 from tests.model_build.checkpoints import saved
 from tests.model_build.originals import answers_alike
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 
 class Attributes(dict[str, Any]):
@@ -102,6 +104,6 @@ def with_a_small_pool(network: Any) -> None:
 def test_another_network_of_the_same_tensors(tmp_path: Path, change: Callable[[Any], None], said: str) -> None:
     network = originals.torchvision()
     change(network)
-    with pytest.raises(WeightsError) as raised:
-        find(saved(tmp_path / "w.pth", network))
-    assert str(raised.value) == f"w.pth holds a module {said}"
+    with pytest.raises(FileError) as raised:
+        load(Path(saved(tmp_path / "w.pth", network)))
+    assert str(raised.value) == f"holds a module {said}"
