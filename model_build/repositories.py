@@ -19,6 +19,7 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 # The usual suffixes of files of weights; none is needed.
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
+FILES = (CONFIG, PROCESSOR)
 # timm's names of networks that are torchvision's ResNet18 in all that their tensors don't tell, and the arguments with
 # which they still are. resnetblur18, say, has the same tensors and is another network.
 ARCHITECTURES = ("resnet18", "tv_resnet18", "gluon_resnet18_v1b", "ssl_resnet18", "swsl_resnet18")

@@ -142,6 +142,8 @@ def _from_file(path: Path, key: str | None, given: Given, choice: Choice, tell: 
             beside, path = repositories.told(path), repositories.weights(path, lambda text: tell(f"{name} {text}"))
         elif not path.is_file():
             raise WeightsError(f"--weights {str(path)!r} is not a file or folder, nor one of auto, imagenet, demo")
+        elif left := [other for other in repositories.FILES if path.with_name(other).is_file()]:
+            tell(f"{name} alone is read; what {' and '.join(left)} beside it say is not: give the folder for that")
     except FileError as error:
         raise WeightsError(f"{name} {error}") from None
     except OSError as error:

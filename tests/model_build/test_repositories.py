@@ -90,6 +90,14 @@ class TestFolders:
         assert checkpoint.sources["mean"] == "file"
         assert notices[0] == "resnet-18 is a folder: 'model.safetensors' is taken, 'pytorch_model.bin' left"
 
+        notices.clear()
+        alone = find(str(path / "model.safetensors"), tell=notices.append)
+        assert alone.preprocessing == Preprocessing(224, 256)
+        assert notices[0] == (
+            "model.safetensors alone is read; what config.json and preprocessor_config.json beside it say is not: give "
+            "the folder for that"
+        )
+
     def test_timm_in_hugging_face_s_cache(self, tmp_path: Path) -> None:
         cache = tmp_path / "models--timm--resnet18.a1_in1k"
         (cache / "snapshots").mkdir(parents=True)
