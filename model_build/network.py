@@ -130,11 +130,13 @@ class Contract(nn.Module):
         self.shift: torch.Tensor
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
+        self.luma: torch.Tensor
+        self.register_buffer("luma", torch.tensor(LUMA), persistent=False)
 
     def logits(self, image: torch.Tensor) -> torch.Tensor:
         """Logits float32[N, C] of ``image`` uint8[N, S, S, 3]."""
         if self.grey:
-            weighed = (image.to(torch.float32) * torch.tensor(LUMA, device=image.device)).sum(3)
+            weighed = (image.to(torch.float32) * self.luma).sum(3)
             rows = torch.floor((weighed + HALF) / WHOLE)
         else:
             rows = image.reshape(-1, self.size, self.size * 3).to(torch.float32)

@@ -77,7 +77,7 @@ def build(
             compared = verification.compare(original, answers, eager, evaluate)
             if (needed := compared.failure(thresholds)) is not None:
                 raise VerificationError(f"{compared.sentence(f'nothing is built: {checkpoint.origin}')}; {needed}")
-            console.print(escape(compared.sentence(checkpoint.origin)))
+            console.print(escape(compared.sentence(checkpoint.origin)), soft_wrap=True, highlight=False)
         versions = {pair: store.version(checkpoint, *pair, options) for pair in wanted}
         present = {pair: store.registered(*pair, versions[pair]) for pair in wanted}
         absent = [pair for pair in wanted if present[pair] is None]
@@ -136,7 +136,7 @@ def build(
             )
             if against:
                 judged["original"] = against.told()
-                console.print(escape(against.sentence(name)))
+                console.print(escape(against.sentence(name)), soft_wrap=True, highlight=False)
             passed.append((path, replace(manifest, gate=report.body() | judged), versions[runtime, precision], report))
             for engine, found in others.items():
                 console.print(escape(found.sentence(name, engine)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from model_build.export import contract
+from model_build.export import contract, export
 from model_build.preprocessing import Given
+from model_build.samples import Samples
 from model_build.structure import TORCHVISION, Choice, Structure, read
 from model_build.weights import WeightsError, find
+from runners.torchscript import DEPRECATION
 from tests.model_build import originals
 from tests.model_build.checkpoints import saved, under
 from tests.model_build.originals import answers_alike
@@ -227,6 +230,21 @@ class TestStems:
         with torch.inference_mode():
             expected = original((torch.from_numpy(grey)[:, None].float() / 255 - 0.4) / 0.3)
             actual = contract(checkpoint).logits(torch.from_numpy(pixels))
+        torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+
+    def test_a_grey_image_of_a_small_stem_and_a_deep_head_is_exported(self, tmp_path: Path) -> None:
+        head = nn.Sequential(nn.Linear(512, 8), nn.BatchNorm1d(8), nn.GELU(), nn.Linear(8, 3))
+        network = originals.torchvision(conv1=nn.Conv2d(1, 64, 3, 1, 1, bias=False), maxpool=nn.Identity(), fc=head)
+        path = saved(tmp_path / "w", network.state_dict())
+        checkpoint = find(path, given=GREY, choice=Choice(activation="gelu"))
+        pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+        grey = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in pixels])
+        file = export(checkpoint, "torchscript", "fp32", tmp_path, Samples(pixels, None, "noise"))
+        with torch.inference_mode():
+            expected = torch.softmax(network((torch.from_numpy(grey)[:, None].float() / 255 - 0.4) / 0.3), 1)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", DEPRECATION, DeprecationWarning)
+                actual = torch.jit.load(str(file))(torch.from_numpy(pixels))
         torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
     def test_the_conversion_is_pillow_s_for_every_colour(self) -> None:
