@@ -92,7 +92,7 @@ STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     *((_Array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
     (str, "torch.torch_version.TorchVersion"),
     (_mapping, "collections.defaultdict"),
-    *((kind, f"builtins.{kind.__name__}") for kind in (dict, float, int, list)),
+    *((kind, f"builtins.{kind.__name__}") for kind in (dict, float, frozenset, int, list, range, slice)),
     *(
         (_path, f"{module}.{name}")
         for module in ("pathlib", "pathlib._local")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import io
 import pickle
 import sys
@@ -94,6 +95,11 @@ class TestBesideTheWeights:
             ([WEIGHT], None),
             ((), []),
             (torch.float16, None),
+            (slice(1, 2), None),
+            (range(3), None),
+            (frozenset({1}), None),
+            (datetime.date(2026, 1, 1), {}),
+            (torch.nn.functional.relu, None),
         ],
         ids=repr,
     )
