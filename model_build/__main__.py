@@ -107,6 +107,7 @@ class _Group(click.Group):
     ),
 )
 @options.preprocessing
+@options.structure
 @click.option(
     "--runtime",
     "runtimes",
@@ -143,6 +144,15 @@ class _Group(click.Group):
     ),
 )
 @click.option(
+    "--verify",
+    metavar="FILE.py:NAME",
+    help=(
+        "Your original: Python of yours, which is run. NAME is a torch.nn.Module or a function that returns one, alone "
+        "or as (module, transform). All is compared with it on the images of --eval, and a build whose fp32 disagrees "
+        "is refused."
+    ),
+)
+@click.option(
     "--min-agreement",
     type=click.FloatRange(0, 1),
     callback=_finite,
@@ -175,9 +185,13 @@ def main(
     precisions: str,
     calibration: Path | None,
     evaluation: Path | None,
+    verify: str | None,
     min_agreement: float,
     max_accuracy_loss: float,
     max_difference: float,
+    pool: bool | None,
+    stride: str | None,
+    activation: str | None,
     **preprocessing: Any,
 ) -> None:
     """Build ResNet18 for serving: export for each runtime, quantise, check against the original, register.
@@ -206,6 +220,7 @@ def main(
     from model_build.preprocessing import line
     from model_build.samples import SamplesError
     from model_build.store import StoreError
+    from model_build.verification import VerificationError, load
     from model_build.weights import WeightsError, find, numbered
     from runners.artifacts import ArtifactError
 
@@ -214,7 +229,8 @@ def main(
     thresholds = Thresholds(min_agreement, max_accuracy_loss, max_difference)
     try:
         tell = partial(console.print, markup=False, highlight=False)
-        checkpoint = find(weights, labels=labels, key=key, given=given, notice=_notice, tell=tell)
+        choice = options.choice(pool, stride, activation)
+        checkpoint = find(weights, labels=labels, key=key, given=given, choice=choice, notice=_notice, tell=tell)
         if checkpoint.classes == 1000 and labels is None and checkpoint.labels == numbered(1000):
             said = "has 1,000 classes and no names for them; if they are ImageNet's, add --labels imagenet"
             tell(f"{checkpoint.origin} {said}")
@@ -227,8 +243,9 @@ def main(
             + (f" enlarged to {checkpoint.upsample} in the graph" if checkpoint.upsample else "")
         )
         console.print(line(checkpoint), soft_wrap=True, highlight=False)
-        failures = build(checkpoint, wanted, calibration, evaluation, thresholds, console)
-    except (WeightsError, LabelsError, SamplesError, StoreError, ArtifactError) as error:
+        original = load(verify) if verify else None
+        failures = build(checkpoint, wanted, calibration, evaluation, thresholds, console, original)
+    except (WeightsError, LabelsError, SamplesError, StoreError, ArtifactError, VerificationError) as error:
         raise click.ClickException(str(error)) from None
     for name, reason in failures:
         console.print(f"[red]not registered[/] {name}: {escape(reason)}")

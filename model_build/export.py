@@ -26,9 +26,10 @@ _DTYPE = {"fp32": torch.float32, "int8": torch.float32, "bf16": torch.bfloat16, 
 def contract(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, temperature: float = 1.0) -> Contract:
     """The eager network of ``checkpoint`` within the serving contract, in evaluation mode."""
     module = Contract(
-        from_state(copy.deepcopy(checkpoint.state), checkpoint.classes),
+        from_state(copy.deepcopy(checkpoint.state), checkpoint.classes, checkpoint.structure),
         size=checkpoint.preprocessing.size,
         upsample=checkpoint.upsample,
+        grey=checkpoint.structure.channels == 1,
         mean=checkpoint.mean,
         std=checkpoint.std,
         dtype=dtype,

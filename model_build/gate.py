@@ -85,7 +85,7 @@ def reference(module: Contract, samples: Samples) -> NDArray[np.float32]:
 
 
 def infer(backend: Backend, samples: Samples) -> NDArray[np.float32]:
-    """Probabilities float32[N, C] of the artifact."""
+    """Probabilities float32[N, C] of an artifact that is loaded."""
     starts = range(0, len(samples), BATCH)
     return np.concatenate([backend.infer(samples.pixels[start : start + BATCH]) for start in starts])
 

@@ -64,7 +64,13 @@ def initial(options: Options, classes: tuple[str, ...]) -> Checkpoint:
         if value is not None and value < size:
             raise click.UsageError(f"{option} {value} is smaller than the network's input of {size} pixels (--size)")
     same = checkpoint.labels.en in (labels.en, classes)
-    state = fresh | {name: value for name, value in checkpoint.state.items() if same or not name.startswith("fc.")}
+    state, structure = dict(checkpoint.state), checkpoint.structure
+    if not same:
+        body = {name: value for name, value in state.items() if not name.startswith("fc.")}
+        state = body | {name: fresh[name] for name in ("fc.weight", "fc.bias")}
+        structure = replace(structure, head=())
     upsample = None if upsample == size else upsample
     prepared = replace(prepared, resize=resize)
-    return replace(checkpoint, state=state, labels=labels, preprocessing=prepared, upsample=upsample)
+    return replace(
+        checkpoint, state=state, structure=structure, labels=labels, preprocessing=prepared, upsample=upsample
+    )

@@ -6,16 +6,25 @@ std exist once, and an exported file serves anywhere without a recipe.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from model_build.heads import FEATURES, widths
 from model_build.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from model_build.structure import ACTIVATIONS, TORCHVISION, WIDTH
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
+
+    from model_build.structure import Structure
+
+# Pillow's weights of R, G and B in convert("L"), of 65,536, and what rounds their sum: all below 2**24, so that
+# float32 holds every step exactly.
+LUMA, HALF, WHOLE = (19595.0, 38470.0, 7471.0), 32768.0, 65536.0
 
 
 def import_torchvision() -> ModuleType:
@@ -53,12 +62,50 @@ def resnet18(classes: int) -> nn.Module:
     return network
 
 
+def adapted(network: Any, structure: Structure, classes: int) -> nn.Module:
+    """``network``, torchvision's ResNet18, with the stem and head of ``structure``."""
+    if (structure.channels, structure.kernel, structure.stride) != (3, 7, 2):
+        network.conv1 = nn.Conv2d(
+            structure.channels,
+            WIDTH,
+            structure.kernel,
+            stride=structure.stride,
+            padding=structure.kernel // 2,
+            bias=False,
+        )
+    if not structure.pool:
+        network.maxpool = nn.Identity()
+    if structure.head:
+        layers: list[nn.Module] = []
+        last = FEATURES
+        for kind, inputs, last in widths(structure.head):
+            if kind == "linear":
+                layers.append(nn.Linear(inputs, last))
+            elif kind == "batchnorm":
+                layers.append(nn.BatchNorm1d(inputs))
+            else:
+                layers.append(getattr(nn, ACTIVATIONS[structure.activation])())
+        network.fc = nn.Sequential(*layers, nn.Linear(last, classes))
+    module: nn.Module = network
+    return module
+
+
+@cache
+def shapes(structure: Structure, classes: int) -> dict[str, tuple[int, ...]]:
+    """The keys and shapes of a ResNet18 of ``structure`` with ``classes`` outputs, without counters."""
+    with torch.device("meta"):
+        state = adapted(resnet18(classes), structure, classes).state_dict()
+    return {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
+
+
 class Contract(nn.Module):
     """A network of normalised images, wrapped so that it takes ``uint8[N, S, S, 3]`` and returns probabilities.
 
     ``upsample`` is the side in pixels the image is enlarged to inside the graph (bilinear, corners not aligned), for
-    networks trained on small images. ``dtype`` is the precision of the network between normalisation and softmax;
-    the two ends stay float32. ``temperature`` is what the logits are divided by before the softmax.
+    networks trained on small images. ``grey``: the network sees one channel, which the graph makes of R, G, B as
+    Pillow's ``convert("L")`` does: 0.299 R + 0.587 G + 0.114 B, rounded to 8 bits; of ``mean`` and ``std`` the first
+    counts. ``dtype`` is the precision of the network between normalisation and softmax; the two ends stay float32.
+    ``temperature`` is what the logits are divided by before the softmax.
     """
 
     def __init__(
@@ -67,6 +114,7 @@ class Contract(nn.Module):
         *,
         size: int,
         upsample: int | None = None,
+        grey: bool = False,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         dtype: torch.dtype = torch.float32,
@@ -74,21 +122,29 @@ class Contract(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network.to(dtype)
-        self.size, self.dtype, self.temperature = size, dtype, temperature
+        self.size, self.dtype, self.grey, self.temperature = size, dtype, grey, temperature
         self.upsample = upsample if upsample and upsample != size else None
         # Broadcasting over a last dimension of 3 is slow in ONNX Runtime; tiled to a row of S*3 values it is not.
-        scale = torch.tensor([1 / (255 * s) for s in std]).repeat(size)
-        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).repeat(size)
+        channels = 1 if grey else 3
+        scale = torch.tensor([1 / (255 * s) for s in std[:channels]]).repeat(size)
+        shift = torch.tensor([-m / s for m, s in zip(mean[:channels], std[:channels], strict=True)]).repeat(size)
         self.scale: torch.Tensor
         self.shift: torch.Tensor
         self.register_buffer("scale", scale)
         self.register_buffer("shift", shift)
+        self.luma: torch.Tensor
+        self.register_buffer("luma", torch.tensor(LUMA), persistent=False)
 
     def logits(self, image: torch.Tensor) -> torch.Tensor:
         """Logits float32[N, C] of ``image`` uint8[N, S, S, 3]."""
-        rows = image.reshape(-1, self.size, self.size * 3).to(torch.float32)
+        if self.grey:
+            weighed = (image.to(torch.float32) * self.luma).sum(3)
+            rows = torch.floor((weighed + HALF) / WHOLE)
+        else:
+            rows = image.reshape(-1, self.size, self.size * 3).to(torch.float32)
         rows = rows * self.scale + self.shift
-        pixels = rows.reshape(-1, self.size, self.size, 3).permute(0, 3, 1, 2).to(self.dtype)
+        channels = 1 if self.grey else 3
+        pixels = rows.reshape(-1, self.size, self.size, channels).permute(0, 3, 1, 2).to(self.dtype)
         if self.upsample:
             side = (self.upsample, self.upsample)
             pixels = nn.functional.interpolate(pixels, size=side, mode="bilinear", align_corners=False)
@@ -101,9 +157,9 @@ class Contract(nn.Module):
         return torch.softmax(logits if self.temperature == 1 else logits / self.temperature, dim=1)
 
 
-def from_state(state: dict[str, Any], classes: int) -> nn.Module:
+def from_state(state: dict[str, Any], classes: int, structure: Structure = TORCHVISION) -> nn.Module:
     """A ResNet18 in evaluation mode with ``state`` loaded; the counters that inference ignores may be missing."""
-    network = resnet18(classes)
+    network = adapted(resnet18(classes), structure, classes)
     missing, unexpected = network.load_state_dict(state, strict=False)
     wrong = [key for key in missing if not key.endswith("num_batches_tracked")] + list(unexpected)
     if wrong:

@@ -1,8 +1,8 @@
 """Files of torch.save, read as weights only: no name in a pickle is imported or called.
 
 Training scripts keep other things beside the weights: a command line's Namespace, NumPy's numbers, paths, torch's
-version. torch refuses these by name. Here stand-ins read them in place of the named classes. No stand-in calls
-anything, and none is more than a dict, a number or a text.
+version, or the whole module instead of its weights. torch refuses these by name. Here stand-ins read them in place of
+the named classes. No stand-in calls anything, and none is more than a dict, a number, a text or plain attributes.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 import pickle
 import re
+import sys
 import warnings
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
 from model_build.errors import FileError, first_line
+from model_build.modules import Standing, contents, is_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +92,7 @@ STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     *((_Array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
     (str, "torch.torch_version.TorchVersion"),
     (_mapping, "collections.defaultdict"),
-    *((kind, f"builtins.{kind.__name__}") for kind in (dict, float, int, list)),
+    *((kind, f"builtins.{kind.__name__}") for kind in (dict, float, frozenset, int, list, range, slice)),
     *(
         (_path, f"{module}.{name}")
         for module in ("pathlib", "pathlib._local")
@@ -98,25 +101,99 @@ STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 ]
 
 
+# Of Python's own modules these few are stood for; a file that names another of them may be an attack.
+HARMLESS = frozenset(
+    {
+        "functools.partial",
+        "collections.deque",
+        *(f"datetime.{name}" for name in ("date", "time", "datetime", "timedelta", "timezone")),
+    }
+)
+# Names that a file may have beyond the table's.
+MOST_NAMES = 400
+
+
+def _stand_in(name: str, like: type | None) -> type:
+    """A stand-in for the class or function ``name``, whose objects are filled as those of ``like`` are, if given."""
+
+    def made(*_: object) -> Any:
+        return like() if like else object.__new__(stand_in)
+
+    stand_in = type(name, (Standing,), {"kind": name, "__module__": "standing", "__new__": made})
+    return stand_in
+
+
 def load(path: Path) -> Any:
-    """The content of the file of torch.save at ``path``: tensors on the CPU, and plain values. Raises FileError."""
-    try:
-        # By its open file: torch goes by the suffix of a name.
-        with path.open("rb") as file, torch.serialization.safe_globals(STAND_INS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch's own internals, where a file has them
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # torch's own words recommend to load it all the same, which would run whatever it holds.
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if found is None:
-            raise FileError("can't be read as weights only: it is damaged, or no file of torch.save") from None
-        raise FileError(
-            f"holds more than tensors ({found[1]}) and is not loaded, because that could run any code; "
-            "save just the weights where it was made: torch.save(model.state_dict(), ...) or a .safetensors"
-        ) from None
-    except Exception as error:  # torch raises its own, pickle's and zip's errors here, without a common base
-        said = first_line(error).partition("weights_only=")[0]  # what follows is how to load it unsafely
-        raise FileError(f"can't be read as weights only, it is cut short or damaged: {said}") from None
+    """The content of the file of torch.save at ``path``: tensors on the CPU, and plain values. Raises FileError.
+
+    Of a module that was pickled whole, its state dict and what else it tells. Other objects are dicts of their
+    attributes.
+    """
+    names: dict[str, type] = {}
+    while True:
+        try:
+            return _opened(_load(path, names), {})
+        except pickle.UnpicklingError as error:
+            # torch's own words recommend to load it all the same, which would run whatever it holds.
+            if not _learnt(str(error), names):
+                raise FileError(_refusal(str(error))) from None
+        except FileError:
+            raise
+        except Exception as error:  # torch raises its own, pickle's and zip's errors here, without a common base
+            said = first_line(error).partition("weights_only=")[0]  # what follows is how to load it unsafely
+            raise FileError(f"can't be read as weights only, it is cut short or damaged: {said}") from None
+
+
+def _load(path: Path, names: dict[str, type]) -> Any:
+    allowed = [*STAND_INS, *((stand_in, name) for name, stand_in in names.items())]
+    # By its open file: torch goes by the suffix of a name.
+    with path.open("rb") as file, torch.serialization.safe_globals(allowed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own internals, where a file has them
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _learnt(said: str, names: dict[str, type]) -> bool:
+    """Whether a stand-in was added to ``names``, or changed, for what torch refused with the words ``said``."""
+    if found := re.search(r"(SETITEM|append|extend).* got <class 'standing\.([\w.]+)'>", said):
+        verb, name = found.groups()
+        names[name] = _stand_in(name, OrderedDict if verb == "SETITEM" else list)
+        return True
+    found = re.search(r"GLOBAL ([\w.]+)", said)
+    if not found or found[1] in names or len(names) >= MOST_NAMES:
+        return False
+    name, top = found[1], found[1].partition(".")[0]
+    own = top in sys.stdlib_module_names and top != "__main__"
+    if name not in HARMLESS and (own or "." not in name or top == "__builtin__"):
+        return False
+    names[name] = _stand_in(name, None)
+    return True
+
+
+def _refusal(said: str) -> str:
+    save = "save just the weights where it was made: torch.save(model.state_dict(), ...) or a .safetensors"
+    if found := re.search(r"GLOBAL ([\w.]+)", said):
+        return f"holds more than tensors ({found[1]}) and is not loaded, because that could run any code; {save}"
+    if "persistent_load" in said:
+        return f"holds a whole module in torch.save's older format, which can't be read without its code; {save}"
+    return "can't be read as weights only: it is damaged, or no file of torch.save"
+
+
+def _opened(value: Any, seen: dict[int, Any]) -> Any:
+    """``value``, each stand-in of an object in it as a dict: of a module what it tells, of another its attributes."""
+    if id(value) in seen:
+        return seen[id(value)]
+    if isinstance(value, Standing):
+        if is_module(value):
+            seen[id(value)] = contents(value)
+        else:
+            seen[id(value)] = attributes = dict(vars(value).get("state", {}))
+            attributes |= {key: _opened(item, seen) for key, item in attributes.items()}
+        return seen[id(value)]
+    if isinstance(value, dict | list):
+        seen[id(value)] = value
+        for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
+            value[key] = _opened(item, seen)
+    return tuple(_opened(item, seen) for item in value) if type(value) is tuple else value
 
 
 def plain(value: Any, depth: int = 8) -> Any:

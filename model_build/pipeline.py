@@ -18,8 +18,9 @@ from rich.table import Table
 from classifier import manifest as manifests
 from classifier import runtimes
 from classifier.manifest import Manifest
-from model_build import export, gate, onnx, samples, scratch, store, temperature
+from model_build import export, gate, onnx, samples, scratch, store, temperature, verification
 from model_build.errors import first_line
+from model_build.verification import VerificationError
 from runners import backends, devices, engines
 from runners.artifacts import newest_build, store_name
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from model_build.gate import Report, Thresholds
     from model_build.samples import Samples
+    from model_build.verification import Original
     from model_build.weights import Checkpoint
 
 
@@ -42,11 +44,13 @@ def build(
     evaluation: Path | None,
     thresholds: Thresholds,
     console: Console,
+    original: Original | None = None,
 ) -> list[tuple[str, str]]:
     """Build which of the ``wanted`` (runtime, precision) pairs are not yet registered, and print the table of them.
 
     The (artifact, reason) pairs that failed the gate. Raises SamplesError if ``calibration`` or ``evaluation``, each a
-    directory or zip of images, or None for the default, can't be used, and StoreError if a disk is full.
+    directory or zip of images, or None for the default, can't be used, and StoreError if a disk is full. ``original``
+    is what all is compared with besides; raises VerificationError where the checkpoint's network disagrees with it.
     """
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     progress = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
@@ -61,7 +65,9 @@ def build(
             "calibration": calibrate.digest(),
             "evaluation": evaluate.digest(),
             "network": {"upsample": checkpoint.upsample, "mean": checkpoint.mean, "std": checkpoint.std}
-            | ({"bgr": True} if checkpoint.bgr else {}),
+            | ({"bgr": True} if checkpoint.bgr else {})
+            | ({"structure": told} if (told := checkpoint.structure.told()) else {}),
+            **({"original": {"name": original.name, "digest": original.digest}} if original else {}),
         }
         untempered = temperature.missing(evaluate)
         if untempered is None:
@@ -70,6 +76,15 @@ def build(
             console.print(
                 escape(f"temperature: {untempered}; T stays 1, the probabilities are the softmax's own"), soft_wrap=True
             )
+        answers = None
+        if original:
+            progress.update(step, description=f"inferring with {original.name}")
+            answers = verification.probabilities(original, checkpoint, evaluate, evaluation)
+            eager = gate.reference(export.contract(checkpoint), evaluate)
+            compared = verification.compare(original, answers, eager, evaluate)
+            if (needed := compared.failure(thresholds)) is not None:
+                raise VerificationError(f"{compared.sentence(f'nothing is built: {checkpoint.origin}')}; {needed}")
+            console.print(escape(compared.sentence(checkpoint.origin)), soft_wrap=True, highlight=False)
         versions = {pair: store.version(checkpoint, *pair, options) for pair in wanted}
         present = {pair: store.registered(*pair, versions[pair]) for pair in wanted}
         absent = [pair for pair in wanted if present[pair] is None]
@@ -117,6 +132,12 @@ def build(
                 report = gate.judge(backend, evaluate, tempered, precision, thresholds, actual)
                 failure = report.failure
                 others = {} if failure else _other_engines(folder, manifest, evaluate, tempered, thresholds)
+                against = None
+                if original and answers is not None and not failure:
+                    theirs = temperature.scale(answers, fitted.temperature) if fitted else answers
+                    against = verification.compare(original, theirs, actual, evaluate)
+                    needed = against.failure(thresholds) if precision == "fp32" else None
+                    failure = f"{against.sentence('it disagrees:')}; {needed}" if needed else None
             except Exception as error:  # whatever a runtime raises for a GPU that is there and does not work
                 if device == "cpu" or not _of_device(error):
                     raise
@@ -132,6 +153,9 @@ def build(
             if fitted and evaluate.classes is not None:
                 judged["confidence"] = fitted.told(actual, evaluate.classes)
                 console.print(escape(fitted.sentence(name, judged["confidence"])), soft_wrap=True)
+            if against:
+                judged["original"] = against.told()
+                console.print(escape(against.sentence(name)), soft_wrap=True, highlight=False)
             passed.append((path, replace(manifest, gate=report.body() | judged), versions[runtime, precision], report))
             for engine, found in others.items():
                 console.print(escape(found.sentence(name, engine)))

@@ -69,15 +69,15 @@ class Training:
         self.trained, self.judged = trained, judged
         base = HEAD_LR if recipe.frozen else SCRATCH_LR if start.origin == "none" else TUNING_LR
         self.peak = recipe.lr or base * recipe.batch_size / 256
-        network = from_state(start.state, start.classes)
-        size = start.preprocessing.size
-        model = Contract(network, size=size, upsample=start.upsample, mean=start.mean, std=start.std)
+        network = from_state(start.state, start.classes, start.structure)
+        size, grey = start.preprocessing.size, start.structure.channels == 1
+        model = Contract(network, size=size, upsample=start.upsample, grey=grey, mean=start.mean, std=start.std)
         self.model = model.to(device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         named = dict(network.named_parameters())
         if recipe.frozen:
             network.requires_grad_(False)
-            named = {name: named[name] for name in ("fc.weight", "fc.bias")}
+            named = {name: value for name, value in named.items() if name.startswith("fc.")}
             for value in named.values():
                 value.requires_grad_()
         groups = [
@@ -230,6 +230,7 @@ class Training:
                 f"seed {recipe.seed}"
             ),
         }
+        metadata |= start.structure.metadata()
         if start.upsample:
             metadata["upsample"] = str(start.upsample)
         if top1 is not None:

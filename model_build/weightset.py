@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from model_build import misfit
+from model_build import dialects, heads, misfit
 from model_build.errors import FileError
 from model_build.misfit import listed, quoted
-from model_build.network import resnet18
+from model_build.network import shapes
+from model_build.structure import TORCHVISION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from model_build.heads import Head
 
 Tensors = dict[str, torch.Tensor]
 TOP, DEPTH = ".", 4
@@ -36,11 +39,16 @@ TRAINING = re.compile(r"optim|sched|scaler|rng|random|callback|loop|metric|hist|
 
 @dataclass(frozen=True)
 class Table:
-    """The tensors of one dict in a file. ``path``: its place. ``counters``: those that ``tensors`` leaves out."""
+    """The tensors of one dict in a file, by torchvision's names.
+
+    ``path``: its place. ``counters``: those that ``tensors`` leaves out. ``whose``: whose names they had in the file;
+    None for torchvision's.
+    """
 
     path: tuple[str, ...]
     tensors: Tensors
     counters: frozenset[str]
+    whose: str | None
 
     @property
     def name(self) -> str:
@@ -53,7 +61,8 @@ class WeightSet:
     """The tensors of one network in a file, by their keys without the prefix that they share.
 
     ``name``: the dicts' names and the prefix joined by dots. ``beside``: keys of the same dict that are of no network.
-    ``averaged``: whether its name or a counter says that it is an average over training.
+    ``averaged``: whether its name or a counter says that it is an average over training. ``head``: its head, whose
+    tensors are among ``tensors``; None if it has none that is read. ``whose``: whose names its tensors had.
     """
 
     name: str
@@ -61,18 +70,23 @@ class WeightSet:
     tensors: Tensors
     beside: Tensors
     averaged: bool
+    head: Head | None
+    whose: str | None
+
+    def expected(self) -> dict[str, None]:
+        """The keys of a ResNet18 with its head, in order; with torchvision's if it has none."""
+        own = [key for key in shapes(TORCHVISION, 1) if key not in heads.PLAIN or not self.head]
+        return dict.fromkeys([*own, *(self.head.tensors if self.head else ())])
 
     def is_resnet18(self) -> bool:
-        """Whether its keys are those of torchvision's ResNet18, whatever their shapes."""
-        return {key for key, value in self.tensors.items() if not _of_a_loss(key, value)} == set(shapes(1))
+        """Whether its keys are those of a ResNet18 with a head, whatever their shapes."""
+        return {key for key, value in self.tensors.items() if not _of_a_loss(key, value)} == self.expected().keys()
 
 
 @cache
-def shapes(classes: int) -> dict[str, tuple[int, ...]]:
-    """Torchvision's keys and shapes of a ResNet18 with ``classes`` outputs, without counters."""
-    with torch.device("meta"):
-        state = resnet18(classes).state_dict()
-    return {key: tuple(value.shape) for key, value in state.items() if key.rpartition(".")[2] not in COUNTERS}
+def body() -> frozenset[str]:
+    """A ResNet18's keys without its head's."""
+    return frozenset(shapes(TORCHVISION, 1)) - heads.PLAIN
 
 
 def find(data: dict[Any, Any], key: str | None, notice: Callable[[str], None]) -> WeightSet:
@@ -104,8 +118,11 @@ def _tables(data: Any, path: tuple[str, ...], above: tuple[Any, ...]) -> Iterato
         unwrapped = {".".join(part for part in key.split(".") if part not in WRAPPERS): key for key in tensors}
         if len(unwrapped) < len(tensors):  # a network both with and without its wrapper
             unwrapped = {key: key for key in tensors}
+        names, whose = dialects.torchvision_names(unwrapped)
+        unwrapped = {names[key]: old for key, old in unwrapped.items()}
         counters = frozenset(key for key in unwrapped if key.rpartition(".")[2] in COUNTERS)
-        yield Table(path, {key: tensors[old] for key, old in unwrapped.items() if key not in counters}, counters)
+        kept = {key: tensors[old] for key, old in unwrapped.items() if key not in counters}
+        yield Table(path, kept, counters, whose)
     for key, value in data.items():
         yield from _tables(value, (*path, str(key)), (*above, data))
 
@@ -124,7 +141,31 @@ def _sets(table: Table) -> list[WeightSet]:
         name = ".".join([*table.path, *prefix.split(".")[:-1]]) or TOP
         tensors = {key[len(prefix) :]: table.tensors[key] for key, its in owner.items() if its == prefix}
         averaged = _is_average(name) or f"{prefix}n_averaged" in table.counters
-        found.append(WeightSet(name, table.path, tensors, beside, averaged))
+        bare = {key: value for key, value in tensors.items() if key in body() or _of_a_loss(key, value)}
+        rest = {key: value for key, value in tensors.items() if key not in bare}
+        head, left = heads.find(rest), beside
+        # Beside a body without one, of which there is just one, it is that one's.
+        if not rest and len(prefixes) == 1 and (near := _near(prefix, beside)):
+            head = heads.find({key.removeprefix(above): value for key, (above, value) in near.items()})
+            left = {key: value for key, value in beside.items() if head is None or key not in near}
+        found.append(
+            WeightSet(name, table.path, bare | (head.tensors if head else rest), left, averaged, head, table.whose)
+        )
+    return found
+
+
+def _near(prefix: str, beside: Tensors) -> dict[str, tuple[str, torch.Tensor]]:
+    """What of ``beside`` may be the head of the body under ``prefix``: each key's part above the head, and its value.
+
+    It is in a module of a head's name, which is a sibling of the body or of a module around it.
+    """
+    parts = prefix.split(".")[:-1]
+    found = {}
+    for key, value in beside.items():
+        for depth in range(len(parts)):
+            above = "".join(f"{part}." for part in parts[:depth])
+            if key.startswith(above) and key.removeprefix(above).split(".")[0] in heads.NAMES:
+                found[key] = (above, value)
     return found
 
 
@@ -140,8 +181,8 @@ def _of_a_loss(key: str, value: torch.Tensor) -> bool:
 def _why_none(data: dict[Any, Any], tables: list[Table], sets: list[WeightSet]) -> str:
     top = [str(key) for key in data]
     if sets:
-        nearest = max(sets, key=lambda one: len(one.tensors.keys() & shapes(1).keys()))
-        return misfit.of_network(nearest.name, nearest.tensors, nearest.beside, top, shapes(1))
+        nearest = max(sets, key=lambda one: len(one.tensors.keys() & one.expected().keys()))
+        return misfit.of_network(nearest.name, nearest.tensors, nearest.beside, top, nearest.expected())
     return misfit.of_tables(top, [(table.name, table.tensors) for table in tables])
 
 
@@ -175,6 +216,10 @@ def dense(value: torch.Tensor) -> bool:
 
 def _tell(chosen: WeightSet, sets: list[WeightSet], key: str | None, notice: Callable[[str], None]) -> None:
     """Report the other sets, and the keys beside the chosen one. Raises FileError if they may be of its network."""
+    if chosen.whose:
+        notice(f"has the names of {chosen.whose}; they are read as torchvision's")
+    if chosen.head and chosen.head.name != "fc":
+        notice(f"has its head in {quoted(chosen.head.name)}")
     others = [one.name for one in sets if not _equal(one, chosen)]
     if others:
         what = f"{quoted(chosen.name)}{', an average,' if chosen.averaged else ''}"

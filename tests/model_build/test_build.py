@@ -110,7 +110,10 @@ class TestWords:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (("--weights", "nowhere.pth"), "--weights 'nowhere.pth' is not a file, nor one of auto, imagenet, demo"),
+            (
+                ("--weights", "nowhere.pth"),
+                "--weights 'nowhere.pth' is not a file or folder, nor one of auto, imagenet, demo",
+            ),
             (("--weights", "README.md"), "README.md is a text that begins with"),
             (("--weights", "demo", "--key", "ema"), "--key 'ema' chooses in a file of weights, and --weights demo is"),
             (("--weights", "demo", "--resize", "16"), "--resize 16 is smaller than the crop of 32 pixels"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import io
 import pickle
 import sys
@@ -36,6 +37,36 @@ def with_pickle(path: Path, content: bytes) -> Path:
     return path
 
 
+def touched(folder: Path) -> None:
+    """What would leave a trace if it were called."""
+    (folder / "called").touch()
+
+
+class Config:
+    """An object with attributes."""
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+
+
+class Mapping(dict[str, float]):
+    """A dict with a name of its own."""
+
+
+class Sequence(list[int]):
+    """A list with a name of its own."""
+
+
+class Called:
+    """An object that is made by calling a function."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return touched, (str(self.folder),)
+
+
 class TestBesideTheWeights:
     """What training scripts keep: as JSON could tell it."""
 
@@ -64,6 +95,11 @@ class TestBesideTheWeights:
             ([WEIGHT], None),
             ((), []),
             (torch.float16, None),
+            (slice(1, 2), None),
+            (range(3), None),
+            (frozenset({1}), None),
+            (datetime.date(2026, 1, 1), {}),
+            (torch.nn.functional.relu, None),
         ],
         ids=repr,
     )
@@ -161,12 +197,20 @@ class TestNothingRuns:
         content = b"\x80\x02cnumpy._core.multiarray\nscalar\n" + dtype + pickle.dumps(b"12345678", 2)[2:-1] + b"\x86R."
         assert load(with_pickle(tmp_path / "w.pth", content)) is None
 
-    @pytest.mark.parametrize("by_torch", [True, False])
-    def test_a_whole_module(self, tmp_path: Path, by_torch: bool) -> None:
-        torch.save(resnet18(3), tmp_path / "w.pth", _use_new_zipfile_serialization=by_torch)
-        said = r"holds more than tensors \(torchvision\..*ResNet\).*torch\.save\(model\.state_dict\(\)"
+    def test_a_whole_module_of_the_older_format(self, tmp_path: Path) -> None:
+        torch.save(resnet18(3), tmp_path / "w.pth", _use_new_zipfile_serialization=False)
+        said = r"holds a whole module in torch\.save's older format.*torch\.save\(model\.state_dict\(\)"
         with pytest.raises(FileError, match=said):
             load(tmp_path / "w.pth")
+
+    def test_objects_of_any_class_are_their_attributes(self, tmp_path: Path) -> None:
+        data = {"config": Config(3), "mapping": Mapping(lr=0.1), "sequence": Sequence([1, 2]), "call": Called(tmp_path)}
+        data["config"].itself = data["config"]  # type: ignore[attr-defined]
+        opened = loaded(tmp_path, data)
+        assert opened["config"]["classes"] == 3
+        assert opened["config"]["itself"] is opened["config"]
+        assert (dict(opened["mapping"]), opened["sequence"], opened["call"]) == ({"lr": 0.1}, [1, 2], {})
+        assert not (tmp_path / "called").exists()
 
 
 class TestWords:

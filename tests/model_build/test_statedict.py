@@ -93,14 +93,14 @@ class TestValues:
             ),
             ({"fc.bias": torch.zeros(4)}, "is no ResNet18: 'fc.bias' has shape (4,), expected (3,)"),
             (
-                {"conv1.weight": torch.zeros(64, 3, 3, 3)},
-                "is no ResNet18: 'conv1.weight' has shape (64, 3, 3, 3), expected (64, 3, 7, 7): "
-                "a stem of another kernel, as ResNets for CIFAR have",
+                {"conv1.weight": torch.zeros(64, 3, 5, 5)},
+                "is no ResNet18: 'conv1.weight' has shape (64, 3, 5, 5), expected (64, 3, 7, 7): "
+                "a stem of 5x5, and only those of 7x7 (ImageNet's) and 3x3 (CIFAR's) are read",
             ),
             (
-                {"conv1.weight": torch.zeros(64, 1, 7, 7)},
-                "is no ResNet18: 'conv1.weight' has shape (64, 1, 7, 7), expected (64, 3, 7, 7): "
-                "it takes images of 1 channels, and RGB is served",
+                {"conv1.weight": torch.zeros(64, 4, 7, 7)},
+                "is no ResNet18: 'conv1.weight' has shape (64, 4, 7, 7), expected (64, 3, 7, 7): "
+                "it takes images of 4 channels, and only those of 3 (RGB) and 1 (grey) are served",
             ),
             (
                 {"bn1.weight": torch.full((64,), torch.nan)},
