@@ -6,6 +6,7 @@ import argparse
 import datetime
 import io
 import pickle
+import re
 import sys
 import types
 import zipfile
@@ -101,7 +102,7 @@ class TestBesideTheWeights:
             (datetime.date(2026, 1, 1), {}),
             (torch.nn.functional.relu, None),
         ],
-        ids=repr,
+        ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", repr(value)),
     )
     def test_it_is_plain(self, tmp_path: Path, value: Any, expected: Any) -> None:
         data = loaded(tmp_path, {"weight": WEIGHT, "value": value})

@@ -391,11 +391,11 @@ def test_what_is_no_image_is_counted_and_what_has_no_suffix_is_learned(shapes: P
     root = Path(shutil.copytree(shapes, tmp_path / "phone"))
     for number, path in enumerate(sorted((root / "red").iterdir())):
         path.rename(path.with_name(f"IMG_{number}"))
-    (root / "blue" / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
+    (root / "blue" / "IMG_1.MOV").write_bytes(b"\0\0\0\x18ftypisom\0\0\0\0")
     (root / "blue" / "notes.txt").write_text("taken in spring")
     (root / "@eaDir").mkdir()
     output = run(root, *SCRATCH, "--epochs", 1, "--validation", 0, "--out", tmp_path / "a.safetensors")
-    assert f"{root}: skipped what is no image: 1 HEIC, 1 text" in output
+    assert f"{root}: skipped what is no image: 1 text, 1 video" in output
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         assert "on 42 images" in file.metadata()["recipe"]
 
