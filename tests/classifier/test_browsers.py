@@ -29,7 +29,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
 
 
 def bmp(bits: int, compression: int, body: bytes, colours: bytes = b"", masks: tuple[int, ...] = ()) -> bytes:
-    """A BMP of 16x16 pixels, by the fields of its BITMAPINFOHEADER; ``masks`` of a fourth one are a BITMAPV5HEADER's."""
+    """A BMP of 16x16 pixels, by the fields of its BITMAPINFOHEADER; four ``masks`` are a BITMAPV5HEADER's."""
     more = struct.pack(f"<{len(masks)}I", *masks)
     head = more.ljust(84, b"\0") if len(masks) == 4 else b""
     size = 40 + len(head)
