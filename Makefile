@@ -79,9 +79,10 @@ lock: $(VENV)/dev.done ## Lock what images install, with hashes (LOCK_ARGS=... f
 	done
 
 test: $(VENV)/dev.done ## Set up and run lint, types and every test but the image's
-	@$(MAKE) --no-print-directory lint
 	@TESTS_STORE=$$(mktemp -d) && export TESTS_STORE && trap 'rm -rf "$$TESTS_STORE"' EXIT && \
-		$(BIN)/python -m pytest -m 'not image and not alone' --numprocesses 4 --dist loadfile --no-loadscope-reorder && \
+		{ $(MAKE) --no-print-directory lint & lint=$$!; \
+		$(BIN)/python -m pytest -m 'not image and not alone' --numprocesses 4 --dist loadfile --no-loadscope-reorder; \
+		tests=$$?; wait $$lint && [ $$tests = 0 ]; } && \
 		$(BIN)/python -m pytest -m alone
 
 check: $(VENV)/dev.done ## Lint, types, and the tests that need no model, server or browser: while you work
