@@ -7,10 +7,10 @@ law: the one of rank r is asked for in proportion to 1 / r^s. Each image is a ph
 from __future__ import annotations
 
 import random
+import re
 import statistics
 import struct
 from typing import Any
-from urllib.request import urlopen
 
 import click
 import numpy as np
@@ -19,7 +19,7 @@ from rich.console import Console
 from benchmarks import artifact, ours, results
 from benchmarks.measure import Point, closed_loop
 from benchmarks.results import Sheet, at_least
-from harness import photographs
+from harness import http, photographs
 from harness.machine import cores
 
 CONNECTIONS = 8
@@ -28,6 +28,7 @@ CATALOGUE = 500
 # The exponent of Zipf's law; None: every image is another.
 EXPONENTS = (None, 0.6, 1.0, 1.4)
 WARM_UP_SECONDS = 1.0
+_COUNTED = re.compile(r'^resnet18_cache_images_total\{outcome="(\w+)"\} (\S+)$', re.MULTILINE)
 
 
 def commented(photo: bytes, number: int) -> bytes:
@@ -47,13 +48,8 @@ def drawn(photos: list[bytes], exponent: float | None, count: int, seed: int) ->
 
 def _counted(port: int) -> dict[str, float]:
     """Images by what the cache made of them, so far; empty without a cache."""
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
-        lines = response.read().decode().splitlines()
-    found = {}
-    for line in lines:
-        if line.startswith("resnet18_cache_images_total{"):
-            found[line.split('outcome="')[1].split('"')[0]] = float(line.rsplit(" ", 1)[1])
-    return found
+    _, _, page = http.ask(f"http://127.0.0.1:{port}/metrics")
+    return {outcome: float(count) for outcome, count in _COUNTED.findall(page.decode())}
 
 
 def _measure(bodies: list[bytes], warm_up: list[bytes], cache_mb: int, seconds: float) -> tuple[Point, float]:

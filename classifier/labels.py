@@ -127,3 +127,11 @@ class Groups:
         sums = np.bincount(self._places, probabilities, len(self) + 1)[: len(self)]
         best = self.names.top(np.minimum(sums, 1).astype(np.float32), k)
         return [{"group_id": one.pop("class_id"), **one} for one in best]
+
+
+def confidence(predictions: list[dict[str, Any]], enough: float) -> dict[str, bool]:
+    """Whether the first of ``predictions`` reaches ``enough``, as ``confident``; nothing where that is 0.
+
+    Without a threshold nobody has said what confident means.
+    """
+    return {"confident": predictions[0]["probability"] >= enough} if enough else {}

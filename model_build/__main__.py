@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import sys
 from dataclasses import replace
@@ -22,25 +21,6 @@ from model_build.gate import Thresholds
 
 console = Console(stderr=False)
 TRAIN = "Train ResNet18 on the images in DIR: one subfolder a class, or a .zip of such a directory."
-
-
-def _finite(_: click.Context, option: click.Parameter, value: float) -> float:
-    """``value``, which FloatRange lets be NaN: then nothing would ever miss the threshold."""
-    if math.isnan(value):
-        raise click.BadParameter(f"{value} is no threshold; a number is needed", param=option)
-    return value
-
-
-class _LabelsFile(click.Path):
-    """A file of labels, or the word ``imagenet`` for the packaged one."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The file's path; of the word, that of the packaged file."""
-        if value == "imagenet":
-            from model_build.weights import IMAGENET_LABELS
-
-            value = IMAGENET_LABELS
-        return super().convert(value, param, ctx)
 
 
 class _Group(click.Group):
@@ -90,7 +70,7 @@ class _Group(click.Group):
 @click.option(
     "--labels",
     metavar="FILE|imagenet",
-    type=_LabelsFile(path_type=Path, exists=True, dir_okay=False),
+    type=options.LabelsFile(path_type=Path, exists=True, dir_okay=False),
     help=(
         "Class names: one a line, CSV or TSV, YAML, or JSON such as class_indices.json, index_to_name.json or "
         '{"en": [...], "zh": [...]}. In class order, unless each has an index. imagenet: the 1,000 of ImageNet, which '
@@ -155,21 +135,21 @@ class _Group(click.Group):
 @click.option(
     "--min-agreement",
     type=click.FloatRange(0, 1),
-    callback=_finite,
+    callback=options.finite,
     default=Thresholds.agreement,
     help=("The share of images on which a reduced precision must give fp32's top-1."),
 )
 @click.option(
     "--max-accuracy-loss",
     type=click.FloatRange(0, 100, min_open=True),
-    callback=_finite,
+    callback=options.finite,
     default=Thresholds.accuracy_loss,
     help=("The percentage points of top-1 accuracy that a reduced precision must lose less than."),
 )
 @click.option(
     "--max-difference",
     type=click.FloatRange(0, 1),
-    callback=_finite,
+    callback=options.finite,
     default=Thresholds.difference,
     help=("The largest difference of a probability between an fp32 artifact and the eager network."),
 )

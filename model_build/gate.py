@@ -90,6 +90,11 @@ def infer(backend: Backend, samples: Samples) -> NDArray[np.float32]:
     return np.concatenate([backend.infer(samples.pixels[start : start + BATCH]) for start in starts])
 
 
+def likeness(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> tuple[float, float]:
+    """The share of images with the same top-1, and the largest difference of a probability; both float32[N, C]."""
+    return float(np.mean(actual.argmax(1) == expected.argmax(1))), float(np.abs(actual - expected).max())
+
+
 def judge(
     backend: Backend,
     samples: Samples,
@@ -104,8 +109,7 @@ def judge(
     """
     if actual is None:
         actual = infer(backend, samples)
-    agreement = float(np.mean(actual.argmax(1) == expected.argmax(1)))
-    difference = float(np.abs(actual - expected).max())
+    agreement, difference = likeness(actual, expected)
     top1 = top5 = change = None
     if samples.classes is not None:
         top1, top5 = accuracy(actual, samples.classes, 1), accuracy(actual, samples.classes, 5)

@@ -8,11 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from classifier.labels import Groups, Labels
 from classifier.languages import DEFAULT, LANGUAGES, TRANSLATIONS
-from model_build.label_forms import plain_yaml
+from model_build.label_forms import whole_yaml
 from model_build.label_text import FORBIDDEN, MAX_NAME, LabelsError, read_text
 from model_build.labels import read_labels
 from model_build.weights import IMAGENET_LABELS
@@ -28,15 +26,11 @@ def grouped(labels: Labels, path: Path, notice: Callable[[str], None] = lambda t
     """``labels`` with the groups of the YAML file at ``path``; those of ``labels`` that no group has stay alone.
 
     A group is a mapping of ``classes``, and of its name in each language; without one in English it is called as its
-    key is. A class is an English name, an index, or a range of indexes such as ``151-268``. ``notice`` is told
-    how many there are. Raises LabelsError, which
-    quotes the entry at fault.
+    key is. A class is an English name, an index, or a range of indexes such as ``151-268``. ``notice`` is told how
+    many there are. Raises LabelsError, which quotes the entry at fault.
     """
     try:
-        try:
-            found = plain_yaml(read_text(path))
-        except yaml.YAMLError as error:
-            raise LabelsError(f"is no YAML: {' '.join(str(error).split())}") from None
+        found = whole_yaml(read_text(path))
         if not isinstance(found, Mapping) or not found:
             raise LabelsError(f"holds no groups; {_FORM}")
         groups = _groups(labels, found)

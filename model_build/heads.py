@@ -61,6 +61,21 @@ def find(tensors: Tensors) -> Head | None:
     return Head(paths[0] if len(paths) == 1 else paths[0].rpartition(".")[0] or paths[0], tuple(placed[:-1]), renamed)
 
 
+def near(prefix: str, tensors: Tensors) -> tuple[Head | None, set[str]]:
+    """The head of the body under ``prefix`` among ``tensors``, those beside it, and its keys there.
+
+    It is in a module of a head's name, which is a sibling of the body or of a module around it.
+    """
+    parts, found = prefix.split(".")[:-1], {}
+    for key in tensors:
+        for depth in range(len(parts)):
+            above = "".join(f"{part}." for part in parts[:depth])
+            if key.startswith(above) and key.removeprefix(above).split(".")[0] in NAMES:
+                found[key] = key.removeprefix(above)
+    head = find({name: tensors[key] for key, name in found.items()})
+    return head, set(found) if head else set()
+
+
 def _natural(path: str) -> list[tuple[int, str]]:
     """A key that sorts fc.10 after fc.9."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]

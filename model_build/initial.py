@@ -11,6 +11,7 @@ import torch
 
 from classifier.labels import Labels
 from model_build import weights
+from model_build.heads import PLAIN
 from model_build.labels import read_labels
 from model_build.network import resnet18
 from model_build.preprocessing import Given, default_resize, resolve
@@ -67,7 +68,7 @@ def initial(options: Options, classes: tuple[str, ...]) -> Checkpoint:
     state, structure = dict(checkpoint.state), checkpoint.structure
     if not same:
         body = {name: value for name, value in state.items() if not name.startswith("fc.")}
-        state = body | {name: fresh[name] for name in ("fc.weight", "fc.bias")}
+        state = body | {name: fresh[name] for name in PLAIN}
         structure = replace(structure, head=())
     upsample = None if upsample == size else upsample
     prepared = replace(prepared, resize=resize)

@@ -72,7 +72,8 @@ def contents(module: Standing) -> dict[str, Any]:
     """The module's state dict, and what else it tells by the names of a file's metadata. Raises FileError."""
     found: dict[str, Any] = {MARK: module.kind}
     strides, pools, activations = set(), set(), set()
-    for path, one in _walk(module):
+    parts = list(_walk(module))
+    for path, one in parts:
         kind = one.kind.rpartition(".")[2]
         hidden = _state(one).get("_non_persistent_buffers_set")
         tensors = _part(one, "_parameters") | {
@@ -93,12 +94,13 @@ def contents(module: Standing) -> dict[str, Any]:
                 continue
             raise FileError(f"holds a module with {quoted(one.kind)} in {quoted(path)}, which a ResNet18 doesn't have")
         _check(path, kind, one)
-    if not pools and any(path.rpartition(".")[2] == "maxpool" for path, _ in _walk(module)):
+    if not pools and any(path.rpartition(".")[2] == "maxpool" for path, _ in parts):
         pools.add(False)
     for name, values in (("stem_stride", strides), ("max_pool", pools), ("head_activation", activations)):
         if len(values) > 1:
             raise FileError(f"holds a module with several values of {name}: {', '.join(map(str, sorted(values)))}")
-        found |= dict.fromkeys([name] if values else [], next(iter(values), None))
+        if values:
+            found[name] = values.pop()
     return found
 
 

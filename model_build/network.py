@@ -122,12 +122,13 @@ class Contract(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network.to(dtype)
-        self.size, self.dtype, self.grey, self.temperature = size, dtype, grey, temperature
+        self.size, self.dtype, self.temperature = size, dtype, temperature
+        self.channels = 1 if grey else 3
         self.upsample = upsample if upsample and upsample != size else None
         # Broadcasting over a last dimension of 3 is slow in ONNX Runtime; tiled to a row of S*3 values it is not.
-        channels = 1 if grey else 3
-        scale = torch.tensor([1 / (255 * s) for s in std[:channels]]).repeat(size)
-        shift = torch.tensor([-m / s for m, s in zip(mean[:channels], std[:channels], strict=True)]).repeat(size)
+        mean, std = mean[: self.channels], std[: self.channels]
+        scale = torch.tensor([1 / (255 * s) for s in std]).repeat(size)
+        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).repeat(size)
         self.scale: torch.Tensor
         self.shift: torch.Tensor
         self.register_buffer("scale", scale)
@@ -137,14 +138,13 @@ class Contract(nn.Module):
 
     def logits(self, image: torch.Tensor) -> torch.Tensor:
         """Logits float32[N, C] of ``image`` uint8[N, S, S, 3]."""
-        if self.grey:
+        if self.channels == 1:
             weighed = (image.to(torch.float32) * self.luma).sum(3)
             rows = torch.floor((weighed + HALF) / WHOLE)
         else:
             rows = image.reshape(-1, self.size, self.size * 3).to(torch.float32)
         rows = rows * self.scale + self.shift
-        channels = 1 if self.grey else 3
-        pixels = rows.reshape(-1, self.size, self.size, channels).permute(0, 3, 1, 2).to(self.dtype)
+        pixels = rows.reshape(-1, self.size, self.size, self.channels).permute(0, 3, 1, 2).to(self.dtype)
         if self.upsample:
             side = (self.upsample, self.upsample)
             pixels = nn.functional.interpolate(pixels, size=side, mode="bilinear", align_corners=False)

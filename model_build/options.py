@@ -16,6 +16,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+def finite(_: click.Context, option: click.Parameter, value: float) -> float:
+    """``value``, which FloatRange lets be NaN: then nothing would ever miss the threshold."""
+    if math.isnan(value):
+        raise click.BadParameter(f"{value} is no threshold; a number is needed", param=option)
+    return value
+
+
+class LabelsFile(click.Path):
+    """A file of labels, or the word ``imagenet`` for the packaged one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The file's path; of the word, that of the packaged file."""
+        if value == "imagenet":
+            from model_build.weights import IMAGENET_LABELS
+
+            value = IMAGENET_LABELS
+        return super().convert(value, param, ctx)
+
+
 class _Channels(click.ParamType[Any]):
     """Three numbers, separated by commas, or one."""
 

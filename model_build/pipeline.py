@@ -8,6 +8,7 @@ torch, which is why ``__main__`` does so only to build.
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,11 @@ def build(
         step = progress.add_task("reading images", total=2 + 3 * len(wanted))
         calibrate, evaluate = _samples(checkpoint, calibration, evaluation, lambda text: console.print(escape(text)))
         progress.advance(step)
+
+        @cache
+        def eager() -> NDArray[np.float32]:
+            return gate.reference(export.contract(checkpoint), evaluate)
+
         options = {
             "revision": export.REVISION,
             "opset": onnx.OPSET,
@@ -80,8 +86,7 @@ def build(
         if original:
             progress.update(step, description=f"inferring with {original.name}")
             answers = verification.probabilities(original, checkpoint, evaluate, evaluation)
-            eager = gate.reference(export.contract(checkpoint), evaluate)
-            compared = verification.compare(original, answers, eager, evaluate)
+            compared = verification.compare(original, answers, eager(), evaluate)
             if (needed := compared.failure(thresholds)) is not None:
                 raise VerificationError(f"{compared.sentence(f'nothing is built: {checkpoint.origin}')}; {needed}")
             console.print(escape(compared.sentence(checkpoint.origin)), soft_wrap=True, highlight=False)
@@ -95,7 +100,7 @@ def build(
             extra = 2 * any(precision == "int8" for _, precision in absent)
             store.check_room({aside: largest * (len(absent) + extra), store.models(): largest * len(absent)})
             progress.update(step, description="inferring with the eager network")
-            expected = gate.reference(export.contract(checkpoint), evaluate)
+            eager()
             progress.advance(step)
         failures: list[tuple[str, str]] = []
         passed: list[tuple[Path, Manifest, str, Report]] = []
@@ -121,14 +126,14 @@ def build(
                     gate={},
                 )
                 backend = backends.load(folder, manifest, device)
-                actual, tempered = gate.infer(backend, evaluate), expected
+                actual, tempered = gate.infer(backend, evaluate), eager()
                 fitted = temperature.fit(actual, evaluate) if untempered is None else None
                 if fitted and fitted.temperature != 1:
                     path = export.export(checkpoint, runtime, precision, folder, calibrate, fitted.temperature)
                     manifest = replace(manifest, digest=manifests.sha256(path))
                     backend = backends.load(folder, manifest, device)
                     # Compared at one temperature, so that what differs is the export's doing alone.
-                    actual, tempered = gate.infer(backend, evaluate), temperature.scale(expected, fitted.temperature)
+                    actual, tempered = gate.infer(backend, evaluate), temperature.scale(eager(), fitted.temperature)
                 report = gate.judge(backend, evaluate, tempered, precision, thresholds, actual)
                 failure = report.failure
                 others = {} if failure else _other_engines(folder, manifest, evaluate, tempered, thresholds)

@@ -68,11 +68,12 @@ class Structure:
     def told(self) -> dict[str, Any]:
         """What differs from torchvision's, for digests and manifests."""
         layers = [self.activation if layer == ACTIVATION else f"{layer[0]} {layer[1]}" for layer in self.head]
-        own = {"channels": self.channels, "kernel": self.kernel, "stride": self.stride, "max_pool": self.pool}
-        plain = {"channels": 3, "kernel": 7, "stride": 2, "max_pool": True}
-        return {name: value for name, value in own.items() if value != plain[name]} | (
-            {"head": [*layers, "linear"]} if layers else {}
-        )
+        plain = TORCHVISION._stem()
+        stem = {name: value for name, value in self._stem().items() if value != plain[name]}
+        return stem | ({"head": [*layers, "linear"]} if layers else {})
+
+    def _stem(self) -> dict[str, Any]:
+        return {"channels": self.channels, "kernel": self.kernel, "stride": self.stride, "max_pool": self.pool}
 
     def metadata(self) -> dict[str, str]:
         """What shapes don't tell of it, as entries of a safetensors file's metadata; none of torchvision's own."""

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from classifier.manifest import sha256
 from model_build import splits
 from model_build.errors import first_line
-from model_build.gate import BATCH
+from model_build.gate import BATCH, likeness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -157,13 +157,14 @@ def probabilities(original: Original, checkpoint: Checkpoint, samples: Samples, 
 
 def compare(original: Original, expected: Probabilities, actual: Probabilities, samples: Samples) -> Comparison:
     """``actual`` of an artifact against ``expected`` of the original."""
+    agreement, difference = likeness(actual, expected)
     return Comparison(
         original=original.name,
         images=len(expected),
         source=samples.source,
         preprocessing="original" if original.transform else "checkpoint",
-        agreement=float(np.mean(actual.argmax(1) == expected.argmax(1))),
-        largest_difference=float(np.abs(actual - expected).max()),
+        agreement=agreement,
+        largest_difference=difference,
     )
 
 

@@ -121,8 +121,7 @@ def _tables(data: Any, path: tuple[str, ...], above: tuple[Any, ...]) -> Iterato
         names, whose = dialects.torchvision_names(unwrapped)
         unwrapped = {names[key]: old for key, old in unwrapped.items()}
         counters = frozenset(key for key in unwrapped if key.rpartition(".")[2] in COUNTERS)
-        kept = {key: tensors[old] for key, old in unwrapped.items() if key not in counters}
-        yield Table(path, kept, counters, whose)
+        yield Table(path, {key: tensors[old] for key, old in unwrapped.items() if key not in counters}, counters, whose)
     for key, value in data.items():
         yield from _tables(value, (*path, str(key)), (*above, data))
 
@@ -145,27 +144,12 @@ def _sets(table: Table) -> list[WeightSet]:
         rest = {key: value for key, value in tensors.items() if key not in bare}
         head, left = heads.find(rest), beside
         # Beside a body without one, of which there is just one, it is that one's.
-        if not rest and len(prefixes) == 1 and (near := _near(prefix, beside)):
-            head = heads.find({key.removeprefix(above): value for key, (above, value) in near.items()})
-            left = {key: value for key, value in beside.items() if head is None or key not in near}
+        if not rest and len(prefixes) == 1:
+            head, taken = heads.near(prefix, beside)
+            left = {key: value for key, value in beside.items() if key not in taken}
         found.append(
             WeightSet(name, table.path, bare | (head.tensors if head else rest), left, averaged, head, table.whose)
         )
-    return found
-
-
-def _near(prefix: str, beside: Tensors) -> dict[str, tuple[str, torch.Tensor]]:
-    """What of ``beside`` may be the head of the body under ``prefix``: each key's part above the head, and its value.
-
-    It is in a module of a head's name, which is a sibling of the body or of a module around it.
-    """
-    parts = prefix.split(".")[:-1]
-    found = {}
-    for key, value in beside.items():
-        for depth in range(len(parts)):
-            above = "".join(f"{part}." for part in parts[:depth])
-            if key.startswith(above) and key.removeprefix(above).split(".")[0] in heads.NAMES:
-                found[key] = (above, value)
     return found
 
 

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from classifier.errors import ClassifierError
+from classifier.labels import confidence
 from offline.source import shown
 from runners.engine import image_run
 
@@ -82,9 +83,8 @@ class Labeller:
                 if isinstance(result, ClassifierError):
                     answer = result.body()
                 else:
-                    answer = {"predictions": self._labels.top(result.probabilities, self._top_k)} | result.notes()
-                    if self._enough:
-                        answer["confident"] = answer["predictions"][0]["probability"] >= self._enough
+                    predictions = self._labels.top(result.probabilities, self._top_k)
+                    answer = {"predictions": predictions} | result.notes() | confidence(predictions, self._enough)
                 row = self._make({"path": shown(name), **answer, "model": self._tag})
                 rows.append((row, "error" in answer))
         return rows

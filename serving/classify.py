@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import ClientDisconnect
 
 from classifier.errors import ClassifierError
+from classifier.labels import confidence
 from runners.budget import budget_s
 from serving import parameters, replies, upload
 from serving.disconnect import unless_gone
@@ -166,10 +167,7 @@ class Classifier:
             answer: dict[str, Any] = {"predictions": listed.top(probabilities, top_k)}
             if groups and listed is labels:
                 answer["groups"] = groups.top(probabilities, min(top_k, len(groups)))
-            # Without a threshold nobody has said what confident means.
-            if enough:
-                answer["confident"] = answer["predictions"][0]["probability"] >= enough
-            return answer | result.notes()
+            return answer | confidence(answer["predictions"], enough) | result.notes()
 
         return describe
 

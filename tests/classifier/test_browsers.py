@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classifier import pixels
-from classifier.errors import ClassifierError
-from classifier.preprocessing import Preprocessing
 from tests import hostile
+from tests.classifier.test_pixels import decode, refused
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,10 +20,6 @@ SIDE = 16
 RGB, RLE8, RLE4, BITFIELDS, JPEG, PNG = range(6)
 # Four colours as blue, green, red and a byte of nothing: black, blue, green, red.
 COLOURS = bytes(4) + b"\xff\0\0\0" + b"\0\xff\0\0" + b"\0\0\xff\0"
-
-
-def decode(data: bytes) -> NDArray[np.uint8]:
-    return pixels.decode(data, Preprocessing(SIDE, SIDE), 1_000_000)
 
 
 def bmp(bits: int, compression: int, body: bytes, colours: bytes = b"", masks: tuple[int, ...] = ()) -> bytes:
@@ -55,7 +49,7 @@ WORDS = np.full((SIDE, SIDE), 0x0F00, np.uint16).tobytes()
 @pytest.mark.parametrize(("bits", "compression"), [(8, RLE8), (4, RLE4)])
 def test_a_bmp_of_runs_that_are_all_there(bits: int, compression: int) -> None:
     colours = COLOURS.ljust(4 << bits, b"\0")
-    array = decode(bmp(bits, compression, rows(bits), colours))
+    array = decode(bmp(bits, compression, rows(bits), colours), SIDE)
     black, blue, green, red = (0, 0, 0), (0, 0, 255), (0, 255, 0), (255, 0, 0)
     # The first row is the lowest.
     for row, colour in enumerate([black, blue, green, red] * 4):
@@ -75,14 +69,14 @@ def test_a_bmp_of_runs_that_are_all_there(bits: int, compression: int) -> None:
     ids=["runs with a gap", "2 bits", "4444", "4444 with alpha", "a JPEG inside", "a PNG inside"],
 )
 def test_a_bmp_that_is_refused(data: bytes) -> None:
-    with pytest.raises(ClassifierError, match="the BMP image can't be decoded: ") as raised:
-        decode(data)
-    assert raised.value.code == "unreadable_image"
+    error = refused(data)
+    assert error.code == "unreadable_image"
+    assert error.message.startswith("the BMP image can't be decoded: ")
 
 
 def test_the_alpha_of_a_bmp_of_1555_is_not_read() -> None:
     words = np.full((SIDE, SIDE), 0x7C00, np.uint16).tobytes()
-    array = decode(bmp(16, BITFIELDS, words, masks=(0x7C00, 0x3E0, 0x1F, 0x8000)))
+    array = decode(bmp(16, BITFIELDS, words, masks=(0x7C00, 0x3E0, 0x1F, 0x8000)), SIDE)
     assert (array == (255, 0, 0)).all()
 
 
@@ -116,12 +110,11 @@ def tiff(samples: NDArray[np.float32]) -> bytes:
 
 def test_a_tiff_of_floats() -> None:
     grey = np.linspace(0, 1, SIDE, dtype=np.float32)[None].repeat(SIDE, 0)
-    array = decode(tiff(grey))
+    array = decode(tiff(grey), SIDE)
     np.testing.assert_array_equal(array[0, :, 0], np.rint(255 * grey[0]).astype(np.uint8))
-    with pytest.raises(ClassifierError) as raised:
-        decode(tiff(np.repeat(grey[..., None], 3, 2)))
-    assert raised.value.code == "unreadable_image"
-    assert "float" in raised.value.message, raised.value.message
+    error = refused(tiff(np.repeat(grey[..., None], 3, 2)))
+    assert error.code == "unreadable_image"
+    assert "float" in error.message, error.message
 
 
 def test_ten_bits_of_a_heif_are_read_as_eight() -> None:
@@ -134,5 +127,5 @@ def test_ten_bits_of_a_heif_are_read_as_eight() -> None:
         file.save(out, quality=95, chroma=444, bit_depth=10)
     except Exception as error:
         pytest.skip(f"pillow-heif can't write HEVC here: {error}")
-    array = decode(out.getvalue())
+    array = decode(out.getvalue(), SIDE)
     assert np.abs(array.astype(int) - (200, 30, 90)).max() <= 4

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import TYPE_CHECKING
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from classifier import pixels
 from classifier.errors import ClassifierError
-from classifier.preprocessing import Preprocessing
 from tests import hostile
+from tests.classifier import test_pixels
 from tests.hostile import chunk
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
 
-def decode(data: bytes) -> NDArray[np.uint8]:
-    return pixels.decode(data, Preprocessing(16, 16), 1_000_000)
+decode = partial(test_pixels.decode, size=16)
 
 
 def gif(frame: tuple[int, int, int, int], *, transparency: int | None = None, background: int = 1) -> bytes:

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 
 import numpy as np
 import pytest
 
-from classifier import pixels
-from classifier.errors import ClassifierError
-from classifier.preprocessing import Preprocessing
 from tests import hostile
+from tests.classifier import test_pixels
+from tests.classifier.test_pixels import refused
 
 SDR, PQ, HLG = 13, 16, 18
+decode = partial(test_pixels.decode, size=16)
 
 
-def decode(data: bytes) -> object:
-    return pixels.decode(data, Preprocessing(16, 16), 1_000_000)
-
-
-def refused(data: bytes) -> str:
-    with pytest.raises(ClassifierError) as raised:
-        decode(data)
-    assert raised.value.code == "unreadable_image"
-    return raised.value.message
+def why_refused(data: bytes) -> str:
+    error = refused(data)
+    assert error.code == "unreadable_image"
+    return error.message
 
 
 def colour(data: bytes, transfer: int) -> bytes:
@@ -39,7 +35,7 @@ def test_avif(frames: int) -> None:
     data = hostile.encode(image, "AVIF", speed=10, **more)
     for transfer in (SDR, HLG):
         np.testing.assert_array_equal(decode(colour(data, transfer)), decode(data))
-    assert refused(colour(data, PQ)) == (
+    assert why_refused(colour(data, PQ)) == (
         "the AVIF image is of high dynamic range (PQ), which 8 bits a sample can't hold; send it as sRGB"
     )
 
@@ -51,7 +47,7 @@ def test_png() -> None:
         told = hostile.png(hostile.WIDTH, hostile.HEIGHT, 2, rows, hostile.chunk(b"cICP", bytes([9, transfer, 0, 1])))
         np.testing.assert_array_equal(decode(told), decode(plain))
     told = hostile.png(hostile.WIDTH, hostile.HEIGHT, 2, rows, hostile.chunk(b"cICP", bytes([9, PQ, 0, 1])))
-    assert refused(told).startswith("the PNG image is of high dynamic range (PQ)")
+    assert why_refused(told).startswith("the PNG image is of high dynamic range (PQ)")
     # Words in a text are no colours.
     text = hostile.png(hostile.WIDTH, hostile.HEIGHT, 2, rows, hostile.chunk(b"tEXt", b"a\0cICP\x09\x10\0\1"))
     np.testing.assert_array_equal(decode(text), decode(plain))
@@ -60,4 +56,4 @@ def test_png() -> None:
 def test_heif() -> None:
     data = hostile.encode(hostile.picture(width=64, height=64), "HEIF", quality=50)
     np.testing.assert_array_equal(decode(colour(data, SDR)), decode(data))
-    assert refused(colour(data, PQ)).startswith("the HEIF image is of high dynamic range (PQ)")
+    assert why_refused(colour(data, PQ)).startswith("the HEIF image is of high dynamic range (PQ)")
