@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http
 import io
 import json
 import os
@@ -343,9 +344,7 @@ def test_photos_are_sent_upright(visit: Callable[..., Visit]) -> None:
 
 def refused(status: int) -> str:
     """What Chromium itself writes to the console for a refusal, however well the page takes it."""
-    reason = {401: "Unauthorized", 415: "Unsupported Media Type", 429: "Too Many Requests", 503: "Service Unavailable"}[
-        status
-    ]
+    reason = http.HTTPStatus(status).phrase
     return f"Failed to load resource: the server responded with a status of {status} ({reason})"
 
 
@@ -856,6 +855,20 @@ def test_what_a_balancer_says_of_a_service_that_is_away_is_not_the_end(visit: Ca
     here.cards(DONE, 1)
     expect(here.page.locator("#toast")).to_have_text("The service is back")
     here.errors.remove(refused(503))
+
+
+@pytest.mark.parametrize(
+    ("status", "headline"), [(402, "The service refused the image"), (507, "Something went wrong in the service")]
+)
+def test_a_code_without_a_headline_has_its_status_s(visit: Callable[..., Visit], status: int, headline: str) -> None:
+    here = visit()
+    here.page.route("**/classify*", lambda route: route.fulfill(**error_reply(status, "of_tomorrow")))
+    here.choose(BOAT)
+    here.cards(FAILED, 1)
+    failed = here.page.locator(f".card{FAILED}")
+    expect(failed.locator("h3:visible")).to_have_text(headline)
+    expect(failed.locator(".said")).to_have_text("no")
+    here.errors.remove(refused(status))
 
 
 def test_what_was_removed_while_it_waited_keeps_no_other_waiting(visit: Callable[..., Visit]) -> None:

@@ -42,7 +42,7 @@ export class Card {
     this.find(".failure").hidden = this.state !== "failed";
     this.find(".answer").hidden = this.state !== "done";
     if (this.state === "failed") {
-      this.find(".failure h3").textContent = errorTitle(this.problem.code);
+      this.find(".failure h3").textContent = errorTitle(this.problem);
       this.find(".said").textContent = this.problem.message;
     } else if (this.state === "done") {
       this.#renderAnswer(topK);
@@ -59,7 +59,7 @@ export class Card {
   /** What came of it in one sentence. */
   sentence() {
     const name = this.file.name;
-    if (this.state === "failed") return t("said_failed", { name, problem: errorTitle(this.problem.code) });
+    if (this.state === "failed") return t("said_failed", { name, problem: errorTitle(this.problem) });
     const { predictions, confident } = this.reply;
     const [first] = predictions;
     const said = verdict(predictions, confident) === "sure" ? "said_sure" : "said_unsure";
