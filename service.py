@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from classifier import settings as _settings
 from classifier.errors import ClassifierError
-from runners import artifacts, backends, devices, engine, telemetry
+from runners import artifacts, backends, devices, predictor, telemetry
 from serving import access, address, dedicated, openapi, parameters, proxy, replies, schema, supervisor, worker
 from serving.application import HttpService
 from serving.cache import Cached
@@ -139,7 +139,7 @@ class ResNet18:
             self.placement: Placement = (
                 Inline(settings, tag, device) if inline else Dedicated(settings, tag, dedicated.NAME)
             )
-        except engine.START_ERRORS as error:
+        except predictor.START_ERRORS as error:
             worker.abort(error)
         if settings.cache_mb:
             self.placement = Cached(self.placement, settings, CacheMetrics())

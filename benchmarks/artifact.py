@@ -55,14 +55,14 @@ def stored(runtime: str, precision: str = "auto") -> Path:
     """The stored artifact's file that the service would serve on a CPU. Raises ClickException."""
     import bentoml
 
-    from classifier.manifest import ManifestError, load
+    from classifier.manifest import ManifestError, read
     from classifier.settings import Settings
     from runners.artifacts import ArtifactError, choose
 
     try:
         wanted = Settings.model_validate({"runtime": runtime, "precision": precision})
         folder = Path(bentoml.models.get(choose(wanted, "cpu")).path)
-        return folder / load(folder).file
+        return folder / read(folder).file
     except (ArtifactError, ManifestError) as error:
         raise click.ClickException(str(error)) from None
 

@@ -89,13 +89,13 @@ def optimum(seconds: Mapping[int, float], slo_ms: float) -> tuple[int, float]:
 
 def costs(rounds: int) -> list[dict[str, Any]]:
     """What batches cost with each runtime and precision."""
-    from classifier.manifest import load
+    from classifier.manifest import read
     from runners import backends
 
     rows = []
     for runtime, precision in PAIRS:
         folder = artifact.stored(runtime, precision).parent
-        manifest = load(folder)
+        manifest = read(folder)
         backend = backends.load(folder, manifest, "cuda:0")
         seconds = batch_seconds(backend, manifest.preprocessing.size, BATCHES, rounds)
         alpha, beta = fit(seconds)

@@ -64,7 +64,7 @@ class Manifest:
         (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
 
 
-def load(folder: Path) -> Manifest:
+def read(folder: Path) -> Manifest:
     """The manifest of the artifact in ``folder``, checked against the file it describes. Raises ManifestError."""
     path = folder / FILE_NAME
     try:

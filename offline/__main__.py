@@ -86,7 +86,7 @@ def main(ctx: click.Context, source: Path, out: Path, chinese: bool, top_k: int)
     from classifier.settings import SettingsError
     from model_build.listing import FolderError
     from offline.labelling import InferenceError
-    from runners.engine import START_ERRORS
+    from runners.predictor import START_ERRORS
 
     if out.suffix != ".jsonl" and ctx.get_parameter_source("top_k") is ParameterSource.COMMANDLINE:
         raise click.UsageError(f"--top-k {top_k}: only .jsonl holds more than the first; --out is {str(out)!r}")
@@ -109,7 +109,7 @@ def _run(source: Path, out: Path, chinese: bool, top_k: int) -> int:
     telemetry.off()
     from classifier import settings as _settings
     from offline.labelling import Labeller
-    from runners import artifacts, backends, engine
+    from runners import artifacts, backends, predictor
     from serving.placements import decoder_of
 
     settings = _settings.read()
@@ -125,7 +125,7 @@ def _run(source: Path, out: Path, chinese: bool, top_k: int) -> int:
     try:
         names = [name for name in found.names if shown(name) not in output.done]
         if names:
-            loaded = engine.open_engine(settings, artifact.tag, device, settings.threads_of(1))
+            loaded = predictor.open_predictor(settings, artifact.tag, device, settings.threads_of(1))
             on = f"{loaded.name} on {loaded.backend.device}, {settings.threads_of(1)} threads"
             console.print(
                 f"{artifact.tag}, {artifact.manifest.weights['origin']} weights; {on}", markup=False, soft_wrap=True

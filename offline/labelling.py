@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from classifier.errors import ClassifierError
 from classifier.labels import confidence
 from offline.source import shown
-from runners.engine import image_run
+from runners.predictor import image_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from classifier.pixels import Decoded
     from classifier.settings import Settings
     from offline.source import Source
-    from runners.engine import Engine
+    from runners.predictor import Predictor
 
 # Images that a thread takes at once: handing each over by itself would cost 2 % of the throughput.
 TAKEN = 4
@@ -33,7 +33,7 @@ class InferenceError(Exception):
 
 
 class Labeller:
-    """Rows for the images of ``source``, by ``engine``, within the limits of ``settings``.
+    """Rows for the images of ``source``, by ``predictor``, within the limits of ``settings``.
 
     A row is ``{"path": …, "predictions": […], "model": …}``, or has ``"error"`` in place of the predictions: the
     objects that the service answers with. ``decode``: an encoded image to pixels. ``make``: what a row becomes, in the
@@ -43,19 +43,19 @@ class Labeller:
     def __init__(
         self,
         settings: Settings,
-        engine: Engine,
+        predictor: Predictor,
         decode: Callable[[Any], Decoded],
         source: Source,
         top_k: int,
         make: Callable[[dict[str, Any]], bytes],
     ) -> None:
         limit = settings.max_body_bytes
-        on_cpu = engine.backend.device == "cpu"
+        on_cpu = predictor.backend.device == "cpu"
         self._threads = settings.threads_of(1)
         self._batch = 1 if on_cpu else min(GPU_BATCH, settings.max_batch)
         self._taken = TAKEN if on_cpu else self._batch
-        self._run = image_run(engine, lambda name: decode(source.read(name, limit)))
-        self._labels, self._tag = engine.artifact.manifest.labels, engine.artifact.tag
+        self._run = image_run(predictor, lambda name: decode(source.read(name, limit)))
+        self._labels, self._tag = predictor.artifact.manifest.labels, predictor.artifact.tag
         self._top_k, self._make, self._enough = top_k, make, settings.min_confidence
 
     def label(self, names: Sequence[str]) -> Generator[list[tuple[bytes, bool]], None, None]:

@@ -392,7 +392,7 @@ class TestStore:
         artifact.write_bytes(bytes(range(256)) * 100)
         tag = register(artifact, manifest_of(artifact), "00000000-11111111")
         folder = empty_store / "models" / tag.replace(":", "/")
-        manifest, file = manifests.load(folder), tmp_path / "model.bentomodel"
+        manifest, file = manifests.read(folder), tmp_path / "model.bentomodel"
         command("bentoml", "models", "export", tag, str(file), home=empty_store)
         command("bentoml", "models", "delete", "-y", tag, home=empty_store)
         assert not folder.exists()

@@ -163,7 +163,7 @@ class TestRegister:
         told = {"runtime": "onnx", "precision": "fp32", "weights": "demo", "checkpoint": "0" * 64}
         assert model.info.labels == told | {"build": model_store.build_id(made)}
         folder = Path(model.path)
-        assert manifests.load(folder) == made
+        assert manifests.read(folder) == made
         assert (folder / "model.onnx").read_bytes() == artifact.read_bytes()
         assert model_store.registered("onnx", "fp32", VERSION) == TAG
 
@@ -192,7 +192,7 @@ class TestRegister:
         monkeypatch.setattr(Path, "rename", overtaken)
         assert model_store.register(artifact, made, VERSION) == TAG
         assert tags() == [TAG]
-        manifests.load(empty_store / "models" / NAME / VERSION)
+        manifests.read(empty_store / "models" / NAME / VERSION)
 
     def test_the_later_version_is_the_latest(self, empty_store: Path, artifact: Path, made: Manifest) -> None:
         model_store.register(artifact, made, "00000000-99999999")
@@ -332,7 +332,7 @@ class TestKilled:
         seen = tags()
         assert f"{NAME}:00000000-00000000" in seen
         for tag in seen:
-            manifests.load(Path(bentoml.models.get(tag).path))
+            manifests.read(Path(bentoml.models.get(tag).path))
         assert set(seen) <= {f"{NAME}:00000000-00000000", TAG}
         bentoml.models.get(f"{NAME}:latest")
         # Building again makes it whole.
@@ -380,7 +380,7 @@ def test_a_full_disk_registers_nothing_and_says_so(
     assert [path.name for path in disk.rglob("*")] == ["models", NAME]
     # With room, the same works.
     assert model_store.register(artifact, made, VERSION) == TAG
-    manifests.load(disk / "models" / NAME / VERSION)
+    manifests.read(disk / "models" / NAME / VERSION)
 
 
 def test_a_build_without_room_is_refused_at_its_start(tmpfs: Callable[[str], Path]) -> None:
