@@ -30,7 +30,8 @@ def lineup(only: tuple[str, ...], draft: str, python: Path) -> list[Peer]:
     openvino = replace(ours.peer(), name=comparison.OURS_OPENVINO, engine="openvino")
     chosen = [ours.peer(), openvino, replace(openvino, name=comparison.OURS_WORKERS, workers="RESNET18_WORKERS")]
     for peer in PEERS:
-        peer = replace(peer, python=python)
+        if peer.python == VENV_PYTHON:
+            peer = replace(peer, python=python)
         if peer.name == comparison.WITH_OPENVINO:
             chosen.append(replace(peer, name=f"{peer.name}+openvino", engine="openvino"))
         if not peer.same_artifact:
@@ -149,7 +150,12 @@ def main(
     data |= {
         "cores": cores(),
         "weights": built.origin,
-        "versions": versions.installed(python) if python.exists() else {},
+        "versions": {
+            name: version
+            for each in sorted({row.peer.python for row in rows if row.peer.pixels != "service"} | {python})
+            if each.exists()
+            for name, version in versions.installed(each).items()
+        },
     }
     sheets, goals, others = comparison.sheets(data), comparison.goals(data), comparison.others(data)
     results.finish("compare", data, sheets, goals, others, found)

@@ -25,7 +25,7 @@ from harness.figures import plain, quantile
 from harness.wire import NO_ANSWER, Client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 
 ANSWER_TIMEOUT_S = 30.0
 MAX_CONNECTIONS = 512
@@ -81,9 +81,16 @@ class Result:
         return figures | {"statuses": {str(status): count for status, count in sorted(self.statuses.items())}}
 
 
-def closed(url: str, bodies: Sequence[bytes], content_type: str, connections: int, seconds: float) -> Result:
+def closed(
+    url: str,
+    bodies: Sequence[bytes],
+    content_type: str,
+    connections: int,
+    seconds: float,
+    headers: Mapping[str, str] | None = None,
+) -> Result:
     """Keep ``connections`` requests in flight for ``seconds``, taking the bodies in turn."""
-    run = _Run(url, bodies, content_type, {})
+    run = _Run(url, bodies, content_type, headers or {})
     run.go(run.closed(connections, seconds))
     return run.result("closed", seconds, connections, math.inf)
 
@@ -96,7 +103,7 @@ def open_loop(
     seconds: float,
     slo_ms: float,
     seed: int,
-    headers: dict[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
     then: tuple[float, float] = (0.0, 0.0),
     hopeless: Callable[[Sample], bool] = lambda sample: False,
 ) -> Result:
@@ -113,7 +120,7 @@ def open_loop(
 
 
 class _Run:
-    def __init__(self, url: str, bodies: Sequence[bytes], content_type: str, headers: dict[str, str]) -> None:
+    def __init__(self, url: str, bodies: Sequence[bytes], content_type: str, headers: Mapping[str, str]) -> None:
         parts = urlsplit(url)
         self.host, self.port = _loopback(parts.hostname or ""), parts.port or 80
         lines = [f"POST {parts.path or '/'}{'?' + parts.query if parts.query else ''} HTTP/1.1"]
