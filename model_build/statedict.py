@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from model_build import modules, pickles, shards, structure, weightset
+from model_build import layers, modules, pickles, shards, structure, weightset
 from model_build.contents import recognise
 from model_build.errors import FileError
 from model_build.misfit import quoted
@@ -52,10 +52,11 @@ def read(path: Path, key: str | None, notice: Callable[[str], None]) -> StateDic
     if not isinstance(data, dict):
         raise FileError(f"holds a {type(data).__name__}, not a state dict")
     chosen = weightset.find(data, key, notice)
-    extras = _extras(data, chosen.path)
-    if kind := extras.get(modules.MARK):
-        notice(f"holds a whole module, {quoted(str(kind))}; its tensors are read, and none of its code")
-    return StateDict(*_fitted(chosen), metadata, extras)
+    extras, (state, found) = _extras(data, chosen.path), _fitted(chosen)
+    if whole := modules.around(data, chosen.path):
+        notice(f"holds a whole module, {quoted(whole.kind)}; its tensors are read, and none of its code")
+        extras |= layers.told(whole, chosen, found)
+    return StateDict(state, found, metadata, extras)
 
 
 def _load(path: Path) -> tuple[Any, dict[str, str]]:
