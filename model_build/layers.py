@@ -176,7 +176,10 @@ class _Network:
             else:
                 raise FileError(f"holds a module with {quoted(kind)} in its head, {quoted(path)}, which isn't read")
         by_code = [one for one in within.values() if part(one, "_modules") and _kind(one) != "Sequential"]
-        return self._by_code(found, by_code[0]) if by_code else self._in_a_row(found)
+        if not by_code:
+            return self._in_a_row(found)
+        self._check_by_code(found, by_code[0])
+        return None
 
     def _in_a_row(self, found: list[tuple[str, Layer]]) -> str | None:
         """The activation of a head whose layers follow each other as they were found."""
@@ -196,7 +199,7 @@ class _Network:
             f"the end {'a sigmoid' if self.one_output else 'a softmax'} or none"
         )
 
-    def _by_code(self, found: list[tuple[str, Layer]], owner: Standing) -> None:
+    def _check_by_code(self, found: list[tuple[str, Layer]], owner: Standing) -> None:
         """Raise FileError if a head whose order only its code tells may be other than what is assumed of it."""
         words = {word for word, layer in found if layer == ACTIVATION}
         place = ACTIVATION in self.expected

@@ -168,7 +168,7 @@ def test_layers_of_other_libraries(tmp_path: Path) -> None:
 def test_the_children_of_a_network_in_a_row(tmp_path: Path) -> None:
     network = originals.shaken(originals.Children())
     assert answers_alike(find(saved(tmp_path / "w.pth", network), tell=lambda _: None), network)
-    network.features[2] = nn.Identity()  # type: ignore[index, operator]
+    network.set_submodule("features.2", nn.Identity())
     assert "in a row in 'features', unlike a ResNet18's" in refused(tmp_path, network)
 
 
