@@ -100,6 +100,8 @@ def _fitted(chosen: WeightSet) -> tuple[Tensors, Structure]:
             raise FileError(f"is no ResNet18: {key!r} has shape {tuple(value.shape)}, expected {shape}")
         if not weightset.dense(value) or not value.is_floating_point():
             kind = f"{value.dtype}, {value.layout}, on {value.device}".replace("torch.", "")
+            if value.layout is torch.strided and 0 in value.stride():
+                kind += ", expanded from fewer values"
             raise FileError(f"can't be used: {key!r} is of {kind}; plain floating-point numbers are expected")
         state[key] = value.detach().to(torch.float32)
         if not bool(torch.isfinite(state[key]).all()):
