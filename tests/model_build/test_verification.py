@@ -132,16 +132,17 @@ def test_its_digest_is_of_its_code_and_its_weights(tmp_path: Path) -> None:
     assert len(set(digests)) == 3
 
 
-def test_a_file_is_a_module_that_others_can_look_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["net_with_options", "random"])
+def test_a_file_is_a_module_that_others_can_look_up(tmp_path: Path, name: str) -> None:
     """Dataclasses do, where annotations are texts; a library of the file's name stays what it is."""
-    (tmp_path / "random.py").write_text(
+    (tmp_path / f"{name}.py").write_text(
         "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom typing import ClassVar\n"
         "from torch import nn\n@dataclass\nclass Config:\n    least: ClassVar[int] = 1\n    inputs: int = 2\n"
         "model = nn.Linear(Config().inputs, 2)\n"
     )
-    before = sys.modules["random"]
-    assert isinstance(load(f"{tmp_path}/random.py:model").network, nn.Linear)
-    assert sys.modules["random"] is before
+    before = sys.modules.get(name)
+    assert isinstance(load(f"{tmp_path}/{name}.py:model").network, nn.Linear)
+    assert sys.modules.get(name) is before
 
 
 @pytest.mark.parametrize(
