@@ -64,7 +64,8 @@ def find(tensors: Tensors) -> Head | None:
 def near(prefix: str, tensors: Tensors) -> tuple[Head | None, set[str]]:
     """The head of the body under ``prefix`` among ``tensors``, those beside it, and its keys there.
 
-    It is in a module of a head's name, which is a sibling of the body or of a module around it.
+    It is in a module of a head's name, which is a sibling of the body or of a module around it. Of two different ones
+    there is none.
     """
     parts, found = prefix.split(".")[:-1], {}
     for key in tensors:
@@ -72,7 +73,11 @@ def near(prefix: str, tensors: Tensors) -> tuple[Head | None, set[str]]:
             above = "".join(f"{part}." for part in parts[:depth])
             if key.startswith(above) and key.removeprefix(above).split(".")[0] in NAMES:
                 found[key] = key.removeprefix(above)
-    head = find({name: tensors[key] for key, name in found.items()})
+    named: Tensors = {}
+    for key, name in found.items():
+        if not named.setdefault(name, tensors[key]).is_set_to(tensors[key]):
+            return None, set()
+    head = find(named)
     return head, set(found) if head else set()
 
 

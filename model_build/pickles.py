@@ -22,7 +22,7 @@ from model_build.errors import FileError, first_line
 from model_build.modules import Standing, contents, is_module
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -34,7 +34,7 @@ class _DType:
     """Stands for numpy.dtype: ``name``, as "<f8"."""
 
     def __init__(self, name: object, *_: object) -> None:
-        self.name = str(name)
+        self.name = name if isinstance(name, str) else ""
 
     def __setstate__(self, state: object) -> None:
         # (version, byte order, …); what else it tells is of arrays with fields.
@@ -64,17 +64,36 @@ class _Array:
 
     def __setstate__(self, state: object) -> None:
         match state:
-            case (_, tuple(shape), _DType() as dtype, by_columns, bytes(data)):
+            case (_, tuple(shape), _DType() as dtype, by_columns, bytes(data)) if math.prod(shape):
                 values = dtype.decode(data, math.prod(shape))
                 order: Literal["F", "C"] = "F" if by_columns else "C"
                 self.values = None if values is None else values.reshape(*shape, order=order).tolist()
             case (_, (int(length),), _DType(), _, list(objects)) if length == len(objects):
                 self.values = objects
+            case (_, tuple(), _DType(), _, bytes()):  # of no values, whatever its other sides
+                self.values = []
+
+
+class _Text:
+    """Stands for classes of texts: a plain one.
+
+    A nested value isn't written out, as it may be longer than any memory.
+    """
+
+    def __new__(cls, value: object = "", *_: object) -> str:  # type: ignore[misc]  # a text instead
+        return str(value) if isinstance(value, str) else ""
 
 
 def _path(*parts: object) -> str:
     """Stands for the classes of pathlib: the path as text."""
-    return "/".join(map(str, parts))
+    return "/".join(part for part in parts if isinstance(part, str))
+
+
+class _Range:
+    """Stands for a range, which has no end of numbers: a list of them may be longer than any memory."""
+
+    def __init__(self, *_: object) -> None:
+        pass
 
 
 def _mapping(*_: object) -> dict[Any, Any]:
@@ -90,9 +109,10 @@ STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (_Array, "numpy.ndarray"),
     *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     *((_Array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-    (str, "torch.torch_version.TorchVersion"),
+    (_Text, "torch.torch_version.TorchVersion"),
+    (_Range, "builtins.range"),
     (_mapping, "collections.defaultdict"),
-    *((kind, f"builtins.{kind.__name__}") for kind in (dict, float, frozenset, int, list, range, slice)),
+    *((kind, f"builtins.{kind.__name__}") for kind in (dict, float, frozenset, int, list, slice)),
     *(
         (_path, f"{module}.{name}")
         for module in ("pathlib", "pathlib._local")
@@ -111,6 +131,8 @@ HARMLESS = frozenset(
 )
 # Names that a file may have beyond the table's.
 MOST_NAMES = 400
+# Values beside the tensors. Lists that hold one list many times make more than any memory of a small file.
+MOST_VALUES = 1_000_000
 
 
 def _stand_in(name: str, like: type | None) -> type:
@@ -193,14 +215,25 @@ def _opened(value: Any, seen: dict[int, Any]) -> Any:
         seen[id(value)] = value
         for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
             value[key] = _opened(item, seen)
-    return tuple(_opened(item, seen) for item in value) if type(value) is tuple else value
+    if type(value) is tuple:
+        # A tuple may hold another one many times, and so on, which makes no end of paths through a small file.
+        seen[id(value)] = tuple(_opened(item, seen) for item in value)
+        return seen[id(value)]
+    return value
 
 
 def plain(value: Any, depth: int = 8) -> Any:
     """``value`` as JSON could hold it: dicts, lists, texts, numbers, None; anything else is left out.
 
-    None if nothing is left, and for values nested more than ``depth`` deep.
+    None if nothing is left, and for values nested more than ``depth`` deep. Raises FileError for more values than
+    ``MOST_VALUES``.
     """
+    return _plain(value, depth, iter(range(MOST_VALUES)))
+
+
+def _plain(value: Any, depth: int, budget: Iterator[int]) -> Any:
+    if next(budget, None) is None:
+        raise FileError(f"holds more than {MOST_VALUES:,} values beside its tensors; save just the weights")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, _Namespace):
@@ -210,10 +243,10 @@ def plain(value: Any, depth: int = 8) -> Any:
     if not depth:
         return None
     if isinstance(value, dict):
-        kept = {key: plain(item, depth - 1) for key, item in value.items() if isinstance(key, str | int)}
+        kept = {key: _plain(item, depth - 1, budget) for key, item in value.items() if isinstance(key, str | int)}
         kept = {key: item for key, item in kept.items() if item is not None or value[key] is None}
         return kept if kept or not value else None
     if isinstance(value, list | tuple | set):
-        items = [plain(item, depth - 1) for item in value]
+        items = [_plain(item, depth - 1, budget) for item in value]
         return items if any(item is not None for item in items) or not items else None
     return None

@@ -30,8 +30,19 @@ TIMM = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
 PROCESSORS = {"ConvNext": 2, "ViT": 2, "Bit": 3, "CLIP": 3, "DeiT": 3, "MobileNetV1": 2, "MobileNetV2": 2}
 # Pillow's numbers.
 RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+# Those that read a size of one number as both sides; the others read it as the shorter one.
+SQUARE = ("ViT", "DeiT")
 WHOLE = 384
+LEAST_CROP = 0.05
 CONVNEXT_CROP = 224 / 256
+# The types of JSON's values, in words.
+TYPES: dict[type, str] = {
+    dict: "an object",
+    list: "a list",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+}
 
 
 def weights(folder: Path, notice: Callable[[str], None]) -> Path:
@@ -62,7 +73,8 @@ def snapshot(folder: Path) -> Path:
     if not inside.is_dir():
         return folder
     try:
-        return next(one for one in inside.iterdir() if one.name == (folder / "refs" / "main").read_text().strip())
+        main = (folder / "refs" / "main").read_bytes().decode("utf-8", errors="replace").strip()
+        return next(one for one in inside.iterdir() if one.name == main)
     except (OSError, StopIteration):
         found = [one for one in inside.iterdir() if one.is_dir()]
         return found[0] if len(found) == 1 else folder
@@ -92,11 +104,24 @@ def _json(path: Path) -> dict[str, Any]:
     return data
 
 
+def _entry(config: dict[str, Any], file: str, name: str, kind: type, default: Any = None) -> Any:
+    """An entry of a JSON object of ``file``, ``default`` where it is missing or null.
+
+    Raises FileError if it is not of the type ``kind``; float takes whole numbers, too.
+    """
+    value = config.get(name)
+    if value is None:
+        return default
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise FileError(f"has a {file} with {name} {value!r:.60}, expected {TYPES[kind]}")
+    return value
+
+
 def _timm(config: dict[str, Any]) -> dict[str, Any]:
     architecture = str(config.get("architecture", ARCHITECTURES[0]))
     if architecture.split(".")[0] not in ARCHITECTURES:
         raise FileError(f"is no ResNet18: its {CONFIG} says architecture {quoted(architecture)}, expected 'resnet18'")
-    arguments = config.get("model_args") or {}
+    arguments = _entry(config, CONFIG, "model_args", dict, {})
     odd = {name: value for name, value in arguments.items() if name not in ARGUMENTS}
     if odd:
         raise FileError(f"is no plain ResNet18: its {CONFIG} says model_args {quoted(json.dumps(odd))}")
@@ -104,11 +129,15 @@ def _timm(config: dict[str, Any]) -> dict[str, Any]:
         raise FileError(
             f"is no plain ResNet18: its {CONFIG} says global_pool {config['global_pool']!r}, expected 'avg'"
         )
-    inner = config.get("pretrained_cfg") or config  # older ones have all at the top
+    inner = _entry(config, CONFIG, "pretrained_cfg", dict) or config  # older ones have all at the top
     found = {name: inner[name] for name in TIMM if inner.get(name) is not None}
-    names = config.get("label_names") or inner.get("label_names")
-    descriptions = config.get("label_descriptions") or inner.get("label_descriptions") or {}
-    if isinstance(names, list):
+    names, descriptions = (
+        _entry(config, CONFIG, entry, kind) or _entry(inner, CONFIG, entry, kind, kind())
+        for entry, kind in (("label_names", list), ("label_descriptions", dict))
+    )
+    if odd_names := [name for name in names if not isinstance(name, str)]:
+        raise FileError(f"has a {CONFIG} with {odd_names[0]!r:.60} among label_names, expected texts")
+    if names:
         return found | {"label_names": [descriptions.get(name, name) for name in names]}
     return found | _labels(config)
 
@@ -129,8 +158,8 @@ def _transformers(config: dict[str, Any]) -> dict[str, Any]:
 
 def _labels(config: dict[str, Any]) -> dict[str, Any]:
     """The names of classes in a configuration of transformers; LABEL_0, LABEL_1, … are none."""
-    names = config.get("id2label")
-    if not isinstance(names, dict) or all(re.fullmatch(r"LABEL_\d+", str(name)) for name in names.values()):
+    names = _entry(config, CONFIG, "id2label", dict, {})
+    if all(re.fullmatch(r"LABEL_\d+", str(name)) for name in names.values()):
         return {}
     return {"id2label": names}
 
@@ -147,18 +176,18 @@ def _processor(config: dict[str, Any]) -> dict[str, Any]:
     for step in ("do_resize", "do_rescale"):
         if config.get(step, True) is not True:
             raise FileError(f"has a {PROCESSOR} with {step} {config[step]!r}, expected true")
-    factor = config.get("rescale_factor", 1 / 255)
-    if not isinstance(factor, int | float) or not math.isclose(factor, 1 / 255, rel_tol=1e-3):
+    factor = _entry(config, PROCESSOR, "rescale_factor", float, 1 / 255)
+    if not math.isclose(factor, 1 / 255, rel_tol=1e-3):
         raise FileError(f"has a {PROCESSOR} with rescale_factor {factor!r}, expected 1/255")
     found = _sides(name, config)
-    resample = config.get("resample", PROCESSORS[name])
+    resample = _entry(config, PROCESSOR, "resample", int, PROCESSORS[name])
     if resample not in range(len(RESAMPLING)):
         raise FileError(f"has a {PROCESSOR} with resample {resample!r}, expected one of Pillow's, 0 to 5")
     found["interpolation"] = RESAMPLING[resample]
-    if config.get("do_normalize", True) is not True:
+    if not _entry(config, PROCESSOR, "do_normalize", bool, True):
         return found | {"mean": [0, 0, 0], "std": [1, 1, 1]}
     for entry in ("mean", "std"):
-        if f"image_{entry}" not in config:
+        if config.get(f"image_{entry}") is None:
             raise FileError(
                 f"has a {PROCESSOR} without image_{entry}; say it with --{entry}, naming the file of weights"
             )
@@ -168,29 +197,32 @@ def _processor(config: dict[str, Any]) -> dict[str, Any]:
 
 def _sides(name: str, config: dict[str, Any]) -> dict[str, Any]:
     """The size, resize and squash of transformers' image processor called ``name``."""
-    short, both = _size(config, "size")
+    short, both = _size(config, "size", name in SQUARE)
     if name == "ConvNext":
         side = short or both
         # From 384 pixels on, it scales both sides and crops nothing.
         if side >= WHOLE:
             return {"input_size": side, "resize": side, "squash": True}
-        return {"input_size": side, "resize": int(side / config.get("crop_pct", CONVNEXT_CROP)), "squash": False}
-    if config.get("do_center_crop", "crop_size" in config):
-        crop = sum(_size(config, "crop_size"))
+        crop = _entry(config, PROCESSOR, "crop_pct", float, CONVNEXT_CROP)
+        if not LEAST_CROP <= crop <= 1:
+            raise FileError(f"has a {PROCESSOR} with crop_pct {crop!r}, expected a number from {LEAST_CROP} to 1")
+        return {"input_size": side, "resize": int(side / crop), "squash": False}
+    if _entry(config, PROCESSOR, "do_center_crop", bool, "crop_size" in config):
+        crop = sum(_size(config, "crop_size", True))
         return {"input_size": crop, "resize": short or both, "squash": not short}
     if short:
         raise FileError(f"has a {PROCESSOR} that keeps each image's shape and crops nothing; squares are served")
     return {"input_size": both, "resize": both, "squash": True}
 
 
-def _size(config: dict[str, Any], entry: str) -> tuple[int, int]:
-    """A size's shorter side, or both sides, in pixels, the other of them 0. A number is both sides, but of ConvNext."""
+def _size(config: dict[str, Any], entry: str, square: bool) -> tuple[int, int]:
+    """A size's shorter side, or both sides, in pixels, the other of them 0; ``square``: a number is both sides."""
     match config.get(entry):
         case {"shortest_edge": int(side)}:
             return side, 0
         case {"height": int(side), "width": int(other)} if side == other:
             return 0, side
         case int(side):
-            return 0, side
+            return (0, side) if square else (side, 0)
         case found:
             raise FileError(f"has a {PROCESSOR} with {entry} {found!r}, expected the sides of a square")

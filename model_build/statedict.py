@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from model_build import modules, pickles, shards, structure, weightset
+from model_build import layers, modules, pickles, shards, structure, weightset
 from model_build.contents import recognise
 from model_build.errors import FileError
 from model_build.misfit import quoted
@@ -52,10 +52,11 @@ def read(path: Path, key: str | None, notice: Callable[[str], None]) -> StateDic
     if not isinstance(data, dict):
         raise FileError(f"holds a {type(data).__name__}, not a state dict")
     chosen = weightset.find(data, key, notice)
-    extras = _extras(data, chosen.path)
-    if kind := extras.get(modules.MARK):
-        notice(f"holds a whole module, {quoted(str(kind))}; its tensors are read, and none of its code")
-    return StateDict(*_fitted(chosen), metadata, extras)
+    extras, (state, found) = _extras(data, chosen.path), _fitted(chosen)
+    if whole := modules.around(data, chosen.path):
+        notice(f"holds a whole module, {quoted(whole.kind)}; its tensors are read, and none of its code")
+        extras |= layers.told(whole, chosen, found)
+    return StateDict(state, found, metadata, extras)
 
 
 def _load(path: Path) -> tuple[Any, dict[str, str]]:
@@ -99,6 +100,8 @@ def _fitted(chosen: WeightSet) -> tuple[Tensors, Structure]:
             raise FileError(f"is no ResNet18: {key!r} has shape {tuple(value.shape)}, expected {shape}")
         if not weightset.dense(value) or not value.is_floating_point():
             kind = f"{value.dtype}, {value.layout}, on {value.device}".replace("torch.", "")
+            if value.layout is torch.strided and 0 in value.stride():
+                kind += ", expanded from fewer values"
             raise FileError(f"can't be used: {key!r} is of {kind}; plain floating-point numbers are expected")
         state[key] = value.detach().to(torch.float32)
         if not bool(torch.isfinite(state[key]).all()):

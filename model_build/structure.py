@@ -133,6 +133,8 @@ def decide(found: Structure, given: Choice, stored: Choice, notice: Callable[[st
     """
     if given.activation is not None and ACTIVATION not in found.head:
         raise ValueError(f"--head-activation {given.activation}: the head has no place between two layers for it")
+    if stored.activation is not None and ACTIVATION not in found.head:
+        raise ValueError(f"head_activation {stored.activation!r}: the head has no place between two layers for it")
     choice = Choice(
         stored.pool if given.pool is None else given.pool,
         stored.stride if given.stride is None else given.stride,

@@ -5,6 +5,7 @@ The original is Python of the user, which runs because the command line names it
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import io
 import sys
@@ -41,7 +42,7 @@ class VerificationError(Exception):
 
 @dataclass(frozen=True)
 class Original:
-    """The user's network. ``name``: as the command line has it; ``digest``: the sha256 of its file.
+    """The user's network. ``name``: as the command line has it; ``digest``: the sha256 of its file and its state.
 
     ``transform``: from a PIL image, R, G, B, to what the network takes, float32[3, H, W]; None for the checkpoint's own
     preprocessing.
@@ -105,9 +106,11 @@ def load(text: str) -> Original:
         raise VerificationError(f"--verify {text!r} must be {FORM}: a file of Python, and a name in it")
     if not path.is_file():
         raise VerificationError(f"--verify {text!r}: there is no file {file!r}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # Under a name of its own, so that a file called random.py takes no library's place.
+    spec = importlib.util.spec_from_file_location(f"original_{path.stem}", path)
     assert spec and spec.loader, "a file that ends in .py has a loader"
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     # As if it were run: what lies beside it can be imported.
     sys.path.insert(0, str(path.resolve().parent))
     try:
@@ -125,7 +128,18 @@ def load(text: str) -> Original:
             f"--verify {text!r} is a {type(found).__name__}; expected a torch.nn.Module, or a function that returns "
             "one, alone or as (module, transform)"
         )
-    return Original(text, sha256(path), network.cpu().float().eval(), transform)
+    network = network.cpu().float().eval()
+    return Original(text, _digest(path, network), network, transform)
+
+
+def _digest(path: Path, network: torch.nn.Module) -> str:
+    """The sha256 over the file and all tensors of the network: it may load its weights from elsewhere."""
+    digest = hashlib.sha256(sha256(path).encode())
+    for key, value in sorted(network.state_dict().items()):
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
+            digest.update(value.detach().to_dense().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def probabilities(original: Original, checkpoint: Checkpoint, samples: Samples, folder: Path | None) -> Probabilities:
@@ -145,14 +159,14 @@ def probabilities(original: Original, checkpoint: Checkpoint, samples: Samples, 
         try:
             for batch in batches:
                 output = original.network(batch)
-                found.append(_probabilities(original, getattr(output, "logits", output), checkpoint.classes))
+                found.append(_checked(original, getattr(output, "logits", output), checkpoint.classes))
         except VerificationError:
             raise
         except Exception as error:  # whatever the user's code raises
             raise VerificationError(
                 f"--verify {original.name!r} raised {type(error).__name__}: {first_line(error)}"
             ) from None
-    return np.concatenate(found)
+    return _probabilities(torch.cat(found))
 
 
 def compare(original: Original, expected: Probabilities, actual: Probabilities, samples: Samples) -> Comparison:
@@ -196,15 +210,22 @@ def _transformed(transform: Callable[[Image.Image], torch.Tensor], folder: Path)
         yield torch.stack(batch)
 
 
-def _probabilities(original: Original, output: Any, classes: int) -> Probabilities:
-    """A network's ``output`` as probabilities: logits, probabilities already, or one logit of a sigmoid."""
+def _checked(original: Original, output: Any, classes: int) -> torch.Tensor:
+    """A network's ``output`` for a batch: float32[N, C], or [N, 1] of two classes. Raises VerificationError."""
     allowed = {classes, 1} if classes == 2 else {classes}
     if not isinstance(output, torch.Tensor) or output.ndim != 2 or output.shape[1] not in allowed:
         shape = f"{tuple(output.shape)}" if isinstance(output, torch.Tensor) else f"a {type(output).__name__}"
         raise VerificationError(f"--verify {original.name!r} gave {shape}; expected logits of shape (N, {classes})")
-    output = output.float()
+    return output.float()
+
+
+def _probabilities(output: torch.Tensor) -> Probabilities:
+    """The ``output`` for all images as probabilities: of logits, probabilities already, or one output of a sigmoid.
+
+    One output is the sigmoid's own if it is from 0 to 1 for every image, else its logit.
+    """
     if output.shape[1] == 1:
-        positive = torch.sigmoid(output)
+        positive = output if output.min() >= 0 and output.max() <= 1 else torch.sigmoid(output)
         output = torch.cat([1 - positive, positive], 1)
     elif output.min() < 0 or not torch.allclose(output.sum(1), torch.ones(len(output)), atol=1e-4):
         output = torch.softmax(output, 1)

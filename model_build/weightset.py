@@ -194,8 +194,13 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def dense(value: torch.Tensor) -> bool:
-    """Whether ``value`` is an ordinary array of numbers on the CPU: not sparse, quantised or without values."""
-    return value.layout is torch.strided and not value.is_quantized and value.device.type == "cpu"
+    """Whether ``value`` is an ordinary array of numbers on the CPU: not sparse, quantised or without values.
+
+    Nor is it one of which few stored values stand for many, as ``expand`` makes: these may be more than any memory.
+    """
+    if value.layout is not torch.strided or value.is_quantized or value.device.type != "cpu":
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def _tell(chosen: WeightSet, sets: list[WeightSet], key: str | None, notice: Callable[[str], None]) -> None:

@@ -214,6 +214,41 @@ class TestNothingRuns:
         assert not (tmp_path / "called").exists()
 
 
+class TestBounds:
+    """Small files that name more than any memory holds."""
+
+    def test_a_range_is_not_counted_out(self, tmp_path: Path) -> None:
+        numbers = pickle.dumps(10**8, 2)[2:-1]
+        content = b"\x80\x02cbuiltins\nlist\ncbuiltins\nrange\n" + numbers + b"\x85R\x85R."
+        with pytest.raises(FileError, match="can't be read as weights only"):
+            load(with_pickle(tmp_path / "w.pth", content))
+
+    def test_tuples_that_hold_one_another_twice(self, tmp_path: Path) -> None:
+        nested: Any = ()
+        for _ in range(64):
+            nested = (nested, nested)
+        opened = loaded(tmp_path, {"a": nested})["a"]
+        assert opened[0] is opened[1]
+        named = pickle.dumps(nested, 2)[2:-1]
+        content = b"\x80\x02ctorch.torch_version\nTorchVersion\n" + named + b"\x85R."
+        assert load(with_pickle(tmp_path / "w.pth", content)) == ""
+
+    def test_lists_that_hold_one_list_many_times(self, tmp_path: Path) -> None:
+        nested: Any = [1]
+        for _ in range(7):
+            nested = [nested] * 50
+        with pytest.raises(FileError, match=r"^holds more than 1,000,000 values beside its tensors"):
+            plain(loaded(tmp_path, nested))
+
+    def test_an_array_of_no_values_and_a_long_side(self, tmp_path: Path) -> None:
+        nothing = b"c_codecs\nencode\nX\0\0\0\0X\x06\0\0\0latin1\x86R"
+        content = re.sub(
+            rb"c__builtin__\nbytes\n(q.)?\)(q.)?R", lambda _: nothing, pickle.dumps(np.zeros((10**8, 0)), 2)
+        )
+        assert nothing in content
+        assert plain(load(with_pickle(tmp_path / "w.pth", content))) == []
+
+
 class TestWords:
     """torch's advice to load unsafely is never passed on."""
 

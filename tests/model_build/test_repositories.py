@@ -162,6 +162,8 @@ class TestTold:
             (PROCESSOR | VIT, (224, 224, True, "bilinear")),
             (PROCESSOR | VIT | {"size": 224, "resample": 0}, (224, 224, True, "nearest")),
             (PROCESSOR | BIT, (224, 256, False, "bicubic")),
+            (PROCESSOR | BIT | {"size": 256}, (224, 256, False, "bicubic")),
+            (PROCESSOR | {"crop_pct": None}, (224, 256, False, "bicubic")),
             (PROCESSOR | BIT | {"crop_size": {"height": 192, "width": 192}}, (192, 256, False, "bicubic")),
             (
                 PROCESSOR
@@ -226,6 +228,26 @@ class TestTold:
             ),
             (CONFIG, PROCESSOR | BIT | {"do_center_crop": False}, "keeps each image's shape and crops nothing"),
             (CONFIG, {**VIT}, "without image_mean; say it with --mean"),
+            (CONFIG, PROCESSOR | {"image_mean": None}, "without image_mean; say it with --mean"),
+            (
+                CONFIG,
+                PROCESSOR | {"image_processor_type": "MobileNetV2ImageProcessor", "size": 224},
+                "keeps each image's shape and crops nothing",
+            ),
+            (CONFIG, PROCESSOR | {"crop_pct": 0}, "with crop_pct 0, expected a number from 0.05 to 1"),
+            (CONFIG, PROCESSOR | {"crop_pct": "a"}, "with crop_pct 'a', expected a number"),
+            (CONFIG, PROCESSOR | {"resample": 3.0}, "with resample 3.0, expected a whole number"),
+            (CONFIG, PROCESSOR | {"do_normalize": "no"}, "with do_normalize 'no', expected true or false"),
+            (CONFIG | {"id2label": ["a"]}, None, "with id2label ['a'], expected an object"),
+            (TIMM | {"model_args": [1]}, None, "has a config.json with model_args [1], expected an object"),
+            (TIMM | {"pretrained_cfg": "resnet18"}, None, "with pretrained_cfg 'resnet18', expected an object"),
+            (TIMM | {"label_names": "cat"}, None, "with label_names 'cat', expected a list"),
+            (TIMM | {"label_names": [["cat"]]}, None, "with ['cat'] among label_names, expected texts"),
+            (
+                TIMM | {"label_names": ["a"], "label_descriptions": ["b"]},
+                None,
+                "with label_descriptions ['b'], expected an object",
+            ),
         ],
     )
     def test_what_can_not_be_served(
@@ -234,6 +256,12 @@ class TestTold:
         with pytest.raises(FileError) as raised:
             told(folder(tmp_path, config, processor))
         assert said in str(raised.value)
+
+    def test_a_ref_that_is_no_text(self, tmp_path: Path) -> None:
+        (tmp_path / "refs").mkdir()
+        (tmp_path / "refs" / "main").write_bytes(b"\xff\xfe\xfa")
+        (tmp_path / "snapshots" / "0a1b").mkdir(parents=True)
+        assert told(folder(tmp_path, None)) == {}
 
     def test_what_is_no_json(self, tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text("[1]")

@@ -137,3 +137,11 @@ class TestValues:
     @pytest.mark.parametrize("data", [[1, 2], torch.zeros(3), 5], ids=["list", "tensor", "number"])
     def test_what_is_no_dict(self, tmp_path: Path, data: Any) -> None:
         assert refused(tmp_path / "w.pth", data) == f"holds a {type(data).__name__}, not a state dict"
+
+
+def test_few_values_that_stand_for_many_are_not_made_dense(tmp_path: Path) -> None:
+    """A file of 45 MB would need 2 TB."""
+    state = made(3)
+    state["fc.weight"], state["fc.bias"] = torch.zeros(1).expand(1 << 30, 512), torch.zeros(1).expand(1 << 30)
+    with pytest.raises(FileError, match=r"can't be used: 'fc\.weight' is of float32, .*expanded from fewer"):
+        read(Path(saved(tmp_path / "w.pth", state)), None, print)

@@ -96,6 +96,14 @@ class TestNames:
         with pytest.raises(WeightsError, match="is no ResNet18"):
             find(saved(tmp_path / "w.pth", state))
 
+    def test_two_heads_of_one_name_beside_a_body(self, tmp_path: Path) -> None:
+        body = under("model.net.", originals.torchvision(3, fc=nn.Identity()).state_dict())
+        one, other = ({"fc.weight": torch.full((3, 512), n), "fc.bias": torch.zeros(3)} for n in (1.0, 2.0))
+        with pytest.raises(WeightsError, match=r"its head is 'model\.fc\.weight' \(3, 512\), 'fc\.weight' \(3, 512\)"):
+            find(saved(tmp_path / "w.pth", body | under("model.", one) | other))
+        shared = saved(tmp_path / "shared.pth", body | under("model.", one) | one)
+        assert torch.equal(find(shared).state["fc.weight"], one["fc.weight"])
+
     def test_two_heads(self, tmp_path: Path) -> None:
         state = PLAIN.state_dict() | {"head.weight": torch.zeros(5, 512), "head.bias": torch.zeros(5)}
         with pytest.raises(WeightsError, match=r"is no ResNet18: .*'head\.weight' \(5, 512\)"):
@@ -267,6 +275,9 @@ class TestStems:
         path = saved(tmp_path / "w", PLAIN.state_dict())
         with pytest.raises(WeightsError, match=r"^--head-activation tanh: the head has no place between two layers"):
             find(path, choice=Choice(activation="tanh"))
+        told = saved(tmp_path / "told.pth", {"model": PLAIN.state_dict(), "head_activation": "tanh"})
+        with pytest.raises(WeightsError, match=r"^told\.pth: head_activation 'tanh': the head has no place between"):
+            find(told)
         with pytest.raises(WeightsError, match="--weights demo is none"):
             find("demo", choice=Choice(pool=False))
 

@@ -13,7 +13,6 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import nn
 
-from classifier.manifest import sha256
 from model_build import samples
 from model_build.__main__ import console, main
 from model_build.gate import Thresholds
@@ -99,7 +98,7 @@ def test_what_was_assumed_wrongly_is_refused_and_what_is_right_is_told(empty_sto
     assert (told["original"], told["images"], told["preprocessing"]) == (name, 6, "checkpoint")
     assert told["agreement"] == 1
     assert told["largest_difference"] < 1e-4
-    assert manifest.export["original"] == {"name": name, "digest": sha256(given / "reference.py")}
+    assert manifest.export["original"] == {"name": name, "digest": load(name).digest}
     assert str(given) not in sys.path
 
 
@@ -116,6 +115,34 @@ def test_a_transform_of_its_own_finds_wrong_preprocessing(given: Path) -> None:
         assert found.preprocessing == "original"
         differences.append(found.largest_difference)
     assert differences[0] < 1e-4 < 100 * differences[0] + 1e-3 < differences[1]
+
+
+def test_its_digest_is_of_its_code_and_its_weights(tmp_path: Path) -> None:
+    file, weights = tmp_path / "net.py", tmp_path / "w.pth"
+    code = (
+        "import torch\ndef model():\n    network = torch.nn.Linear(2, 2)\n"
+        f"    network.load_state_dict(torch.load({str(weights)!r}))\n    return network\n"
+    )
+    digests = []
+    for text, scale in ((code, 1), (code, 1), (code, 2), (code + "# again\n", 2)):
+        file.write_text(text)
+        torch.save({"weight": scale * torch.eye(2), "bias": torch.zeros(2)}, weights)
+        digests.append(load(f"{file}:model").digest)
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3
+
+
+@pytest.mark.parametrize("name", ["net_with_options", "random"])
+def test_a_file_is_a_module_that_others_can_look_up(tmp_path: Path, name: str) -> None:
+    """Dataclasses do, where annotations are texts; a library of the file's name stays what it is."""
+    (tmp_path / f"{name}.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom typing import ClassVar\n"
+        "from torch import nn\n@dataclass\nclass Config:\n    least: ClassVar[int] = 1\n    inputs: int = 2\n"
+        "model = nn.Linear(Config().inputs, 2)\n"
+    )
+    before = sys.modules.get(name)
+    assert isinstance(load(f"{tmp_path}/{name}.py:model").network, nn.Linear)
+    assert sys.modules.get(name) is before
 
 
 @pytest.mark.parametrize(
@@ -172,6 +199,9 @@ class TestOutputs:
     def test_one_logit(self, tmp_path: Path) -> None:
         checkpoint = find(saved(tmp_path / "w.pth", originals.torchvision(1).state_dict()), given=Given(size=32))
         found = self.answers(self.LOGITS[:, :1], checkpoint)
+        np.testing.assert_allclose(found[:, 1], torch.sigmoid(self.LOGITS[:, 0]), atol=1e-6)
+        # A sigmoid of its own isn't followed by another one.
+        found = self.answers(torch.sigmoid(self.LOGITS[:, :1]), checkpoint)
         np.testing.assert_allclose(found[:, 1], torch.sigmoid(self.LOGITS[:, 0]), atol=1e-6)
 
     def test_a_transform_needs_images(self) -> None:
