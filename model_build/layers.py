@@ -95,7 +95,7 @@ class _Network:
         for name, path in self.places.items():
             _compare(path, self.parts[path], self.built.get_submodule(name))
         for path, one in self.parts.items():
-            if path and not _within(path, self.around) and not tensors(one):
+            if not _within(path, self.around) and not tensors(one):
                 self._check_plain(path, one)
 
     def _check_plain(self, path: str, one: Standing) -> None:
@@ -103,9 +103,15 @@ class _Network:
         kind, inner, staged = _kind(one), part(one, "_modules"), any(_within(path, stage) for stage in self.stages)
         if kind == "Sequential":
             row = "".join(_letter(layer) for layer in inner.values() if isinstance(layer, Standing))
-            if any(_within(place, path) for place in self.places.values()) and not ROWS.fullmatch(row):
+            # A ReLU behind logits, unlike one behind features, changes the answer.
+            behind = _within(self.places[self.structure.output], path) and row.endswith("R")
+            if any(_within(place, path) for place in self.places.values()) and (
+                behind or (path and not ROWS.fullmatch(row))
+            ):
                 names = ", ".join(_kind(layer) for layer in inner.values() if isinstance(layer, Standing))
-                raise FileError(f"holds a module with {names:.200} in a row in {quoted(path)}, unlike a ResNet18's")
+                raise FileError(
+                    f"holds a module with {names:.200} in a row in {quoted(path or '.')}, unlike a ResNet18's"
+                )
         elif inner or (kind == "ReLU" and not WITHOUT.search(path)):
             return
         elif kind in NEUTRAL or (kind == "Flatten" and not staged):

@@ -172,6 +172,11 @@ def test_the_children_of_a_network_in_a_row(tmp_path: Path) -> None:
     assert "in a row in 'features', unlike a ResNet18's" in refused(tmp_path, network)
 
 
+def test_a_relu_behind_the_network(tmp_path: Path) -> None:
+    said = refused(tmp_path, nn.Sequential(originals.torchvision(), nn.ReLU()))
+    assert said.endswith("ResNet, ReLU in a row in '.', unlike a ResNet18's")
+
+
 def test_synchronised_normalisation_infers_alike(tmp_path: Path) -> None:
     network = originals.torchvision()
     synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(originals.torchvision())
