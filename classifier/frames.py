@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from typing import TYPE_CHECKING, Any
 
 from PIL import GifImagePlugin, Image, PngImagePlugin
 
+from classifier import depth
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from classifier.truncation import File
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Chunks without which a frame's samples can't be read.
 _NEEDED = (b"PLTE", b"tRNS")
 
 
-def first_frame(image: Image.Image, data: bytes) -> Image.Image:
-    """``image``, opened from ``data``, or its first frame on a canvas of its size.
+def first_frame(image: Image.Image, file: File) -> Image.Image:
+    """``image``, opened from ``file``, or its first frame on a canvas of its size.
 
     The first frame may be smaller in a GIF; in a PNG it may be another picture than the one that programs without
     animations show, and smaller as well. Raises what Pillow raises.
@@ -28,13 +31,13 @@ def first_frame(image: Image.Image, data: bytes) -> Image.Image:
         if extents is not None and extents != (0, 0, *image.size):
             return _over_white(image.crop(extents), image.size, extents[:2])
     if isinstance(image, PngImagePlugin.PngImageFile) and image.default_image:
-        found = _apng(data)
+        found = _apng(file.getvalue())
         if found is not None:
             frame, at = found
-            with Image.open(io.BytesIO(frame), formats=("PNG",)) as opened:
+            with Image.open(file.beside(frame), formats=("PNG",)) as opened:
                 if at[0] + opened.width > image.width or at[1] + opened.height > image.height:
                     raise ValueError("its first frame is larger than its canvas")
-                return _over_white(opened, image.size, at)
+                return _over_white(depth.eight_bits(opened), image.size, at)
     return image
 
 

@@ -49,6 +49,7 @@ def _of_boxes(data: bytes) -> list[int]:
         elif kind == b"moov":
             at = data.find(_NCLX, first, last)
             while at >= 0:
+                numbers.next(0)  # counts, as each box does
                 found += _transfer(data[at + 4 : at + 12])
                 at = data.find(_NCLX, at + 1, last)
     return found

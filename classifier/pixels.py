@@ -96,8 +96,7 @@ def read(
             allowed=list(FORMATS),
         )
     if FORMATS[kind].package:
-        for plugin in FORMATS[kind].plugins:
-            importlib.import_module(plugin)
+        _import(kind)
     # A plugin may allocate before it tells the size (a GIF's frame, a TIFF's tile): Pillow stops that at twice this.
     Image.MAX_IMAGE_PIXELS = max_pixels
     file = truncation.File(data, max_seconds, too_slow)
@@ -108,7 +107,7 @@ def read(
             if kind in _CHECKS:
                 _CHECKS[kind](image, data, max_pixels)
             hdr.check(kind, data)
-            return _decoded(image, data, preprocessing, file if truncated else None)
+            return _decoded(image, file, preprocessing, truncated)
     except ClassifierError:
         raise
     except Image.DecompressionBombError:
@@ -120,6 +119,21 @@ def read(
         samples = depth.unknown(data) if kind == "TIFF" and isinstance(error, UnidentifiedImageError) else None
         raise ClassifierError(
             "unreadable_image", f"the {kind} image can't be decoded: {samples or _reason(error)}", format=kind
+        ) from None
+
+
+def _import(kind: str) -> None:
+    """Import what reads a format that Pillow doesn't. Where it is broken, this format alone is not read."""
+    try:
+        for plugin in FORMATS[kind].plugins:
+            importlib.import_module(plugin)
+    except Exception as error:  # a wheel for another machine, or a library of its own that is missing
+        others = [name for name in FORMATS if name != kind]
+        raise ClassifierError(
+            "unsupported_media_type",
+            f"the image is {FORMATS[kind].common or kind}, and {FORMATS[kind].package}, which reads it, can't be "
+            f"loaded here: {type(error).__name__}; this service reads {', '.join(others)}",
+            allowed=others,
         ) from None
 
 
@@ -178,19 +192,17 @@ def _reason(error: Exception) -> str:
     return text[:200] if text else type(error).__name__
 
 
-def _decoded(
-    image: Image.Image, data: bytes, preprocessing: Preprocessing, truncated: truncation.File | None
-) -> Decoded:
+def _decoded(image: Image.Image, file: truncation.File, preprocessing: Preprocessing, truncated: bool) -> Decoded:
     # Everything below is in stored, not upright, coordinates; only the rounding of the crop needs the upright ones.
     size, (scaled_width, scaled_height) = preprocessing.size, preprocessing.scaled(*image.size)
     # What is decoded, in its own coordinates: a JPEG may be so at a smaller scale, and then by a fraction of a pixel.
     width, height = resampling.draft(image, preprocessing, (scaled_width, scaled_height))
     # A PNG is decoded when it is asked for its EXIF, which may come last.
-    warning = truncation.load(image, truncated) if truncated else None
+    warning = truncation.load(image, file) if truncated else None
     transposed, mirror_x, mirror_y = _orientation(image)
     left_is_right, top_is_bottom = (mirror_y, mirror_x) if transposed else (mirror_x, mirror_y)
     left, top = _crop(scaled_width, size, left_is_right), _crop(scaled_height, size, top_is_bottom)
-    image = _opaque(frames.first_frame(image, data))
+    image = _opaque(frames.first_frame(image, file))
     x, y = width / scaled_width, height / scaled_height
     box = (left * x, top * y, (left + size) * x, (top + size) * y)
     small = resampling.resample(image, box, preprocessing, (left_is_right, top_is_bottom))

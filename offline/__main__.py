@@ -72,7 +72,7 @@ def main(ctx: click.Context, source: Path, out: Path, chinese: bool, top_k: int)
 
     The model, the pixels and the limits are the service's, and so are the settings RESNET18_…: RUNTIME, ENGINE,
     PRECISION, DEVICE, MODEL, THREADS, MAX_BODY_BYTES (here of a file), MAX_PIXELS, DECODER, DECODE_…; MIN_CONFIDENCE
-    adds "confident" to the lines of .jsonl.
+    adds "confident" to the lines of .jsonl; TRUNCATED=accept adds warnings, in a table as the message.
 
     A row an image, in the order of the paths: path, label, class_id and probability of the most probable class, or
     error and message of an image that can't be read, and the model. A line of .jsonl holds the top k, as the service's

@@ -120,7 +120,7 @@ class Cached:
     async def submit(self, images: list[Any], deadline: float) -> Results:
         """See Placement. What came from another image is ``cached``, and what it has waited is its ``queue_ms``."""
         begin = time.monotonic()
-        keys = [await self._key(image) for image in images]
+        keys = await self._keys(images)
         by_key = dict(zip(keys, images, strict=True))
         found: dict[bytes, ImageResult | Exception] = {}
         for key in by_key:
@@ -151,14 +151,19 @@ class Cached:
             results.append(result)
         return results
 
-    async def _key(self, image: Any) -> bytes:
-        digest = (self._pixels if isinstance(image, np.ndarray) else self._encoded).copy()
-        data = memoryview(image).cast("B")
-        if len(data) < _LARGE:
-            digest.update(data)
-        else:
-            await asyncio.to_thread(digest.update, data)
-        return digest.digest()
+    async def _keys(self, images: list[Any]) -> list[bytes]:
+        """The digests of a call's images: in another thread where they are so large that other requests would wait."""
+        if sum(memoryview(image).nbytes for image in images) < _LARGE:
+            return self._digests(images)
+        return await asyncio.to_thread(self._digests, images)
+
+    def _digests(self, images: list[Any]) -> list[bytes]:
+        found = []
+        for image in images:
+            digest = (self._pixels if isinstance(image, np.ndarray) else self._encoded).copy()
+            digest.update(memoryview(image).cast("B"))
+            found.append(digest.digest())
+        return found
 
     def _may_join(self, key: bytes, deadline: float) -> bool:
         return key in self._flights and self._flights[key].deadline <= deadline

@@ -74,7 +74,7 @@ class Classifier:
 
     async def scores(self, request: Request) -> Response:
         """The reply to TorchServe's ``POST /predictions/resnet18``: the probability of each of the top five classes."""
-        return await self.answer(request, "image", self._read_one, self._scores, replies.json_response)
+        return await self.answer(request, "image", self._read_one, self._scores, _reply_scores)
 
     def _reply(self, body: dict[str, Any], timing: Timing) -> Response:
         return replies.json_response(body | {"model": self._model, "timing_ms": timing.body()}, timing)
@@ -136,7 +136,8 @@ class Classifier:
         (result,) = await self.results(request, sent.images, timing, deadline)
         if isinstance(result, ClassifierError):
             raise result
-        return {one["label"]: one["probability"] for one in self._labels.top(result.probabilities, top_k)}, 1
+        scores = {one["label"]: one["probability"] for one in self._labels.top(result.probabilities, top_k)}
+        return {"scores": scores, "warnings": result.warnings}, 1
 
     async def _many(
         self, request: Request, sent: upload.Upload, timing: Timing, deadline: float
@@ -199,3 +200,11 @@ class Classifier:
                 continue
             timing.include(result)
         return results
+
+
+def _reply_scores(body: dict[str, Any], timing: Timing) -> Response:
+    """TorchServe's body has no place for warnings: they are in a header."""
+    response = replies.json_response(body["scores"], timing)
+    if body["warnings"]:
+        response.headers["X-Warnings"] = "; ".join(body["warnings"])
+    return response

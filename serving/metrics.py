@@ -154,7 +154,7 @@ class CacheMetrics:
     def __init__(self) -> None:
         from prometheus_client import Counter, Gauge
 
-        images = Counter("resnet18_cache_images_total", "Images answered: hit, shared or miss", ["outcome"])
+        images = Counter("resnet18_cache_images_total", "Images asked for: hit, shared or miss", ["outcome"])
         self._images = [images.labels(outcome) for outcome in ("hit", "shared", "miss")]
         self._bytes = Gauge("resnet18_cache_bytes", "Memory that cached results take", multiprocess_mode="livesum")
 

@@ -162,6 +162,9 @@ class OpenInference:
         answer: dict[str, Any] = {"model_name": self._name, "model_version": self._version}
         if sent.id is not None:
             answer["id"] = sent.id
+        warned = [f"image {index}: {text}" for index, result in enumerate(results) for text in result.warnings]
+        if warned:  # a parameter's value is no list
+            answer["parameters"] = {"warnings": "; ".join(warned)}
         tensors = [(name, *made[name], binary) for name, binary in sent.outputs.items()]
         return answer | {"outputs": tensors}, len(results)
 

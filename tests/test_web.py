@@ -513,6 +513,20 @@ def test_not_confident_and_the_group_in_both_languages(visit: Callable[..., Visi
     expect(here.page.locator(".answer .group")).to_have_text("大类：宠物，97.0%")
 
 
+def test_what_is_missing_of_a_picture_in_both_languages(visit: Callable[..., Visit]) -> None:
+    here = visit()
+    predictions = [{"class_id": 5, "label": "dog", "label_zh": "狗", "probability": 0.97}]
+    timing = {"decode": 1, "queue": 0, "inference": 2, "total": 3}
+    reply: dict[str, Any] = {"predictions": predictions, "model": {}, "timing_ms": timing}
+    reply["warnings"] = ["the file of the JPEG image ends early: detail is missing"]
+    here.page.route("**/classify*", lambda route: route.fulfill(json=reply))
+    here.choose(ASTRONAUT)
+    here.cards(DONE, 1)
+    expect(here.page.locator(".verdict")).to_have_text("The file ends early: part of the picture is missing.")
+    here.page.locator("[data-language=zh]").click()
+    expect(here.page.locator(".verdict")).to_have_text("文件不完整：图片缺少一部分。")
+
+
 def test_not_sure_in_words(visit: Callable[..., Visit]) -> None:
     here = visit()
 

@@ -67,7 +67,7 @@ export class Card {
   }
 
   #renderAnswer(topK) {
-    const { predictions, groups, confident, timing_ms: timing } = this.reply;
+    const { predictions, groups, confident, warnings, timing_ms: timing } = this.reply;
     const [first, second] = predictions;
     const [{ text: label }, other] = names(first);
     const judged = verdict(predictions, confident);
@@ -81,16 +81,21 @@ export class Card {
       const [{ text }] = names(groups[0]);
       group.textContent = t("group", { label: text, share: probability(groups[0].probability) });
     }
-    const note = this.find(".verdict");
-    note.hidden = judged === "sure";
+    const notes = [];
     if (judged !== "sure") {
-      note.textContent = t(`verdict_${judged}`, {
-        first: label,
-        share: probability(first.probability),
-        second: second && names(second)[0].text,
-        share_second: second && probability(second.probability),
-      });
+      notes.push(
+        t(`verdict_${judged}`, {
+          first: label,
+          share: probability(first.probability),
+          second: second && names(second)[0].text,
+          share_second: second && probability(second.probability),
+        }),
+      );
     }
+    if (warnings) notes.push(t("incomplete"));
+    const note = this.find(".verdict");
+    note.hidden = !notes.length;
+    note.textContent = notes.join(" ");
 
     this.find(".bars").replaceChildren(...predictions.slice(0, topK).map(bar));
 

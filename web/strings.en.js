@@ -34,6 +34,7 @@ export default {
   "group": "Group: {label}, {share}",
   "verdict_low": "Not sure: {first} is the likeliest with only {share}.",
   "verdict_close": "Not sure: {first} with {share}, but {second} has {share_second} as well.",
+  "incomplete": "The file ends early: part of the picture is missing.",
   "said_sure": "{name}: {label}, {share}",
   "said_unsure": "{name}: not sure, perhaps {label}, {share}",
   "said_failed": "{name}: {problem}",

@@ -34,6 +34,7 @@ export default {
   "group": "大类：{label}，{share}",
   "verdict_low": "不确定：最像{first}，但只有 {share}。",
   "verdict_close": "不确定：{first}占 {share}，但{second}也有 {share_second}。",
+  "incomplete": "文件不完整：图片缺少一部分。",
   "said_sure": "{name}：{label}，{share}",
   "said_unsure": "{name}：不确定，可能是{label}，{share}",
   "said_failed": "{name}：{problem}",

@@ -109,3 +109,17 @@ def test_a_frame_larger_than_its_canvas_is_refused(box: tuple[int, int, int, int
 def test_an_animation_without_frames_gives_its_default_image() -> None:
     data = apng(shown_first=False)
     assert (decode(data[: data.index(b"fcTL") - 4] + data[-12:]) == RED).all()
+
+
+def test_a_frame_of_16_bits() -> None:
+    """The high byte of grey, as of a PNG that is not animated; the frame comes from the decoder of its own."""
+    grey = np.full((16, 16), 0x5A00, np.uint16)
+    still, first = (hostile.encode(Image.fromarray(each), "PNG") for each in (grey + 0x2000, grey))
+    begin = first.index(b"IDAT")
+    length = int.from_bytes(first[begin - 4 : begin], "big")
+    frame = frame_control(0, 16, 16, 0, 0) + chunk(
+        b"fdAT", struct.pack(">I", 1) + first[begin + 4 : begin + 4 + length]
+    )
+    at = still.index(b"IDAT") - 4
+    data = still[:at] + chunk(b"acTL", struct.pack(">II", 1, 0)) + still[at:-12] + frame + still[-12:]
+    assert (decode(data) == 0x5A).all()

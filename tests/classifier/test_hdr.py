@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from classifier import hdr
 from tests import hostile
 from tests.classifier import test_pixels
 from tests.classifier.test_pixels import refused
@@ -57,3 +58,13 @@ def test_heif() -> None:
     data = hostile.encode(hostile.picture(width=64, height=64), "HEIF", quality=50)
     np.testing.assert_array_equal(decode(colour(data, SDR)), decode(data))
     assert why_refused(colour(data, PQ)).startswith("the HEIF image is of high dynamic range (PQ)")
+
+
+def test_many_colours_of_tracks_cost_no_time() -> None:
+    """Each counts as a part, of which a file may have so many: a box of them would take 0.1 s a megabyte."""
+    free = b"colrnclx" * 200_000
+    track = struct.pack(">I4s", 8 + len(free), b"free") + free
+    moov = struct.pack(">I4s", 8 + len(track), b"moov") + track
+    begin = struct.pack(">I4s8s", 16, b"ftyp", b"avif\0\0\0\0")
+    with pytest.raises(ValueError, match="it has too many parts"):
+        hdr.check("AVIF", begin + moov)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,6 +90,66 @@ def test_a_progressive_jpeg_is_all_there_and_coarse(picture: Image.Image) -> Non
     assert difference[-16:].mean() < 16, "the last rows are there"
 
 
+def blocks(array: Any) -> Any:
+    """The means of blocks of 16 pixels a side: what a coarse picture shows rightly."""
+    return array.reshape(SIDE // 16, 16, SIDE // 16, 16, 3).mean(axis=(1, 3))
+
+
+def markers(data: bytes) -> list[tuple[int, int]]:
+    """Where each segment behind a JPEG's first scan begins, and its marker."""
+    found = [(at, data[at + 1]) for at in range(data.index(b"\xff\xda") + 2, len(data) - 1) if data[at] == 0xFF]
+    return [(at, marker) for at, marker in found if marker in (0xC4, 0xDA)]
+
+
+@pytest.mark.parametrize("kept", [0, 3, 20])
+def test_a_progressive_jpeg_cut_within_a_segment_between_scans(picture: Image.Image, kept: int) -> None:
+    data = hostile.encode(picture, "JPEG", quality=90, progressive=True)
+    whole = read(data).pixels
+    for at, marker in markers(data)[2:5]:
+        assert marker in (0xC4, 0xDA)
+        cut = read(data[: at + kept])
+        assert cut.warnings == ("the file of the JPEG image ends early: detail is missing",)
+        assert np.abs(blocks(whole) - blocks(cut.pixels)).mean() < 4
+
+
+def test_a_progressive_jpeg_whose_first_scan_is_cut_is_nothing(picture: Image.Image) -> None:
+    """Its rest would be grey, and be answered."""
+    data = hostile.encode(picture, "JPEG", quality=90, progressive=True)
+    second = markers(data)[0][0]
+    read(data[: second + 2])
+    for cut in (second, second - 1, (data.index(b"\xff\xda") + second) // 2):
+        assert "truncated" in refused(data[:cut])
+
+
+def test_what_decoders_pass_over_ends_no_jpeg(picture: Image.Image) -> None:
+    data = hostile.encode(picture, "JPEG", quality=90, progressive=True)
+    (at, _), *_ = markers(data)
+    odd = data[:at] + b"\xff\xff" + data[at:]
+    assert read(odd).warnings == ()
+    np.testing.assert_array_equal(read(odd).pixels, read(data).pixels)
+    assert read(data + bytes(50)).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("colours", "shown"), [(16, "white"), (200, "white"), (256, "its lightest colour")], ids=lambda value: str(value)
+)
+def test_the_missing_rows_of_a_palette_without_white(picture: Image.Image, colours: int, shown: str) -> None:
+    image = Image.fromarray(np.asarray(picture) // 2).quantize(colours)
+    data = hostile.encode(image, "PNG")
+    cut = read(data[: len(data) // 2])
+    assert cut.warnings == (f"the file of the PNG image ends early: the rows that are missing are {shown}",)
+    assert (cut.pixels[-1] == WHITE).all() == (shown == "white")
+    assert (cut.pixels[-1] == cut.pixels[-1, 0]).all()
+    np.testing.assert_array_equal(read(data).pixels, read(data, truncated=False).pixels)
+
+
+def test_a_palette_that_is_missing(picture: Image.Image) -> None:
+    data = hostile.encode(picture.quantize(16), "PNG")
+    at = data.index(b"PLTE") - 4
+    length = 12 + int.from_bytes(data[at : at + 4], "big")
+    refused(data[:at] + data[at + length : -200])
+
+
 def test_what_is_whole_has_the_pixels_that_it_has_by_default(picture: Image.Image) -> None:
     for kind, options in (("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {}), ("GIF", {})):
         data = hostile.encode(picture, kind, **options)
@@ -166,3 +227,14 @@ def test_a_service_says_what_is_missing(
     assert [one.get("warnings") for one in results] == [None, expected, expected]
     assert [one.get("cached") for one in results] == [True, None, True]
     assert server.client.post("/classify", content=cut, headers=jpeg).status_code == 400
+    # Protocols without a place for them in an answer.
+    scores = accepting.client.post("/predictions/resnet18", content=cut, headers=jpeg)
+    assert scores.headers["x-warnings"] == expected[0]
+    assert len(scores.json()) == 5
+    assert "x-warnings" not in accepting.client.post("/predictions/resnet18", content=data, headers=jpeg).headers
+    tensor = {"name": "bytes", "shape": [2], "datatype": "BYTES"}
+    for images, parameters in (((data, cut), {"warnings": f"image 1: {expected[0]}"}), ((data, data), None)):
+        body = {"inputs": [tensor | {"data": [base64.b64encode(image).decode() for image in images]}]}
+        reply = accepting.client.post("/v2/models/resnet18/infer", json=body).json()
+        assert reply.get("parameters") == parameters
+        assert len(reply["outputs"]) == 2

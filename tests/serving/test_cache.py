@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import tracemalloc
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -262,14 +263,34 @@ def test_a_key_is_of_bytes_model_and_pixels() -> None:
         array = np.zeros((4, 4, 3), np.uint8)
         first, _ = cached(Placement())
         others = [Placement("1" * 64), Placement(preprocessing=Preprocessing(32, 36, interpolation="bicubic"))]
-        found = [await cached(each)[0]._key(b"a") for each in others]
-        found += [await first._key(image) for image in (b"a", b"b", array, array.tobytes(), bytes(3 << 20))]
-        assert await first._key(b"a") == await first._key(bytearray(b"a")) == found[2]
+        found = [key for each in others for key in await cached(each)[0]._keys([b"a"])]
+        found += await first._keys([b"a", b"b", array, array.tobytes(), bytes(3 << 20)])
+        assert await first._keys([b"a"]) == await first._keys([bytearray(b"a")]) == found[2:3]
         return found
 
     found = asyncio.run(keys())
     assert len(set(found)) == len(found) == 7
     assert {len(key) for key in found} == {32}
+
+
+@pytest.mark.parametrize(("size", "aside"), [(1 << 10, False), (1 << 16, True)])
+def test_many_images_are_digested_in_another_thread(monkeypatch: pytest.MonkeyPatch, size: int, aside: bool) -> None:
+    """However small each is: a call of much data must not keep other requests waiting."""
+    threads: list[int] = []
+
+    async def keys() -> list[bytes]:
+        cache, _ = cached(Placement())
+        digests = cache._digests
+
+        def noted(images: list[Any]) -> list[bytes]:
+            threads.append(threading.get_ident())
+            return digests(images)
+
+        monkeypatch.setattr(cache, "_digests", noted)
+        return await cache._keys([bytes([number]) * size for number in range(20)])
+
+    assert len(set(asyncio.run(keys()))) == 20
+    assert (threads != [threading.get_ident()]) == aside
 
 
 def test_the_least_recently_used_go_first() -> None:
