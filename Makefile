@@ -79,9 +79,10 @@ lock: $(VENV)/dev.done ## Lock what images install, with hashes (LOCK_ARGS=... f
 	done
 
 test: $(VENV)/dev.done ## Set up and run lint, types and every test but the image's
-	@$(MAKE) --no-print-directory lint
 	@TESTS_STORE=$$(mktemp -d) && export TESTS_STORE && trap 'rm -rf "$$TESTS_STORE"' EXIT && \
-		$(BIN)/python -m pytest -m 'not image and not alone' --numprocesses 4 --dist loadfile --no-loadscope-reorder && \
+		{ $(MAKE) --no-print-directory lint & lint=$$!; \
+		$(BIN)/python -m pytest -m 'not image and not alone' --numprocesses 4 --dist loadfile --no-loadscope-reorder; \
+		tests=$$?; wait $$lint && [ $$tests = 0 ]; } && \
 		$(BIN)/python -m pytest -m alone
 
 check: $(VENV)/dev.done ## Lint, types, and the tests that need no model, server or browser: while you work
@@ -103,7 +104,9 @@ corpus: $(VENV)/dev.done ## Send every file of DIR to the service and print what
 fuzz: $(VENV)/fuzz.done ## Fuzz the image decoder for a minute, led by coverage (ARGS="--seconds 600")
 	@$(BIN)/python -m tests.classifier.fuzz_pixels $(ARGS)
 
-bench: $(VENV)/build.done .venv-bench/bench.done ## Measure it beside its peers, 15 to 25 minutes (ARGS=--quick for a smoke test)
+bench: $(VENV)/build.done .venv-bench/installed.done ## Measure it beside its peers, 15 to 25 minutes (ARGS=--quick for a smoke test)
+	@for each in bench-triton bench-ray; do $(MAKE) --no-print-directory .venv-$$each/installed.done || \
+		echo "requirements/$$each.txt can't be installed here; the table goes without it"; done
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 bench-gpu: $(VENV)/build.done ## Measure it on this machine's GPU
@@ -122,7 +125,7 @@ plan: $(VENV)/autoscaling.done ## Plan a fleet: a packaged trace, or ARGS="--tra
 	@$(BIN)/python -m autoscaling plan $(ARGS)
 
 clean: ## Remove what these commands made here: environment, store, caches
-	rm -rf $(VENV) .venv-bench .bentoml .pytest_cache .mypy_cache .ruff_cache .hypothesis build
+	rm -rf $(VENV) .venv-bench* .bentoml .pytest_cache .mypy_cache .ruff_cache .hypothesis build
 
 $(VENV)/bin/python:
 	@echo "Making a virtual environment in $(VENV) ..."
@@ -134,9 +137,9 @@ $(VENV)/%.done: requirements/%.txt requirements/constraints.txt requirements/run
 	@$(PIP) -r $<
 	@touch $@
 
-# The peers' own environment: their requirements must not decide over ours.
-.venv-bench/bench.done: requirements/bench.txt
-	@echo "Installing requirements/bench.txt into .venv-bench ..."
-	@$(call quoted,PYTHON) -m venv .venv-bench
-	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+# The peers' own environments: their requirements must not decide over ours, nor over one another's.
+.venv-%/installed.done: requirements/%.txt
+	@echo "Installing $< into .venv-$* ..."
+	@$(call quoted,PYTHON) -m venv .venv-$*
+	@.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

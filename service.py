@@ -13,11 +13,12 @@ from starlette.routing import Route
 
 from classifier import settings as _settings
 from classifier.errors import ClassifierError
-from runners import artifacts, backends, devices, engine, telemetry
+from runners import artifacts, backends, devices, predictor, telemetry
 from serving import access, address, dedicated, openapi, parameters, proxy, replies, schema, supervisor, worker
 from serving.application import HttpService
+from serving.cache import Cached
 from serving.classify import Classifier
-from serving.metrics import RequestMetrics
+from serving.metrics import CacheMetrics, RequestMetrics
 from serving.open_inference import OpenInference, version_of
 from serving.placements import Dedicated, Inline, Placement
 
@@ -138,8 +139,10 @@ class ResNet18:
             self.placement: Placement = (
                 Inline(settings, tag, device) if inline else Dedicated(settings, tag, dedicated.NAME)
             )
-        except engine.START_ERRORS as error:
+        except predictor.START_ERRORS as error:
             worker.abort(error)
+        if settings.cache_mb:
+            self.placement = Cached(self.placement, settings, CacheMetrics())
         self.classifier = Classifier(settings, self.placement, RequestMetrics(settings.slo_ms / 1e3))
         self.direct_handlers["/classify"] = self.classifier.classify
         self.direct_handlers["/classify_batch"] = self.classifier.classify_batch
@@ -157,7 +160,8 @@ class ResNet18:
     @functools.cache
     def describe_api() -> Any:
         """The OpenAPI document."""
-        return openapi.document(settings, len(artifacts.open_artifact(tag).manifest.labels), keyed)
+        labels = artifacts.open_artifact(tag).manifest.labels
+        return openapi.document(settings, len(labels), keyed, grouped=labels.groups is not None)
 
     @bentoml.on_deployment
     def check() -> None:
@@ -204,6 +208,7 @@ class ResNet18:
             "workers": settings.workers,
             "decoder": settings.decoder,
             "slo_ms": settings.slo_ms,
+            "min_confidence": settings.min_confidence,
             "runner": await self.placement.describe(),
             "gate": manifest.gate,
             "export": manifest.export,

@@ -34,6 +34,7 @@ SUITE: dict[str, tuple[list[str], list[str]]] = {
     "sizes": ([], ["--quick"]),
     "graph": ([], ["--quick"]),
     "where": ([], ["--quick"]),
+    "cache": ([], ["--quick"]),
     "batching": ([], ["--quick"]),
 }
 EXTRA: dict[str, tuple[list[str], list[str]]] = {"gpu": ([], ["--quick"]), "limit": ([], ["--quick"])}

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from benchmarks.peers import ROOT
-from runners import telemetry
+from runners import devices, telemetry
 
 FOLDER = ROOT / "build" / "bench"
 RANDOM = FOLDER / "random1000.pth"
@@ -33,41 +33,42 @@ class Artifact:
     file: Path
 
 
-def ready(precisions: str = "auto") -> Artifact:
-    """The artifact, built in ``precisions`` (as model_build takes them) unless one that is up to date is there.
+def ready() -> Artifact:
+    """The artifact, built in every default precision of this machine unless one that is up to date is there.
 
     Makes its store the one of this process and of all that it starts.
     """
-    store = FOLDER / f"bentoml-{precisions.replace(',', '-')}"
+    store = FOLDER / "bentoml-auto"
     # Before anything imports bentoml, which reads it once.
     os.environ["BENTOML_HOME"] = str(store)
     telemetry.off()
     origin, weights = _weights()
-    key = {"origin": origin, "exporter": _exporter()}
+    # What fits a GPU is built only where there is one.
+    key = {"origin": origin, "exporter": _exporter(), "gpus": devices.gpus()}
     mark = store / "built.json"
     if not mark.is_file() or json.loads(mark.read_text()) != key:
-        build(origin, weights, store, precisions)
+        build(origin, weights, store)
         mark.write_text(json.dumps(key))
     return Artifact(origin, weights, stored("onnx"))
 
 
 def stored(runtime: str, precision: str = "auto") -> Path:
-    """The stored artifact's file that the service would serve on a CPU. Raises ClickException."""
+    """The stored artifact's file; for "auto", that which the service would serve on a CPU. Raises ClickException."""
     import bentoml
 
-    from classifier.manifest import ManifestError, load
+    from classifier.manifest import ManifestError, read
     from classifier.settings import Settings
     from runners.artifacts import ArtifactError, choose
 
     try:
         wanted = Settings.model_validate({"runtime": runtime, "precision": precision})
         folder = Path(bentoml.models.get(choose(wanted, "cpu")).path)
-        return folder / load(folder).file
+        return folder / read(folder).file
     except (ArtifactError, ManifestError) as error:
         raise click.ClickException(str(error)) from None
 
 
-def build(origin: str, weights: Path, store: Path, precisions: str) -> None:
+def build(origin: str, weights: Path, store: Path) -> None:
     """Build the artifacts into ``store``. Raises ClickException."""
     store.mkdir(parents=True, exist_ok=True)
     if origin == "random" and not weights.is_file():
@@ -75,7 +76,7 @@ def build(origin: str, weights: Path, store: Path, precisions: str) -> None:
     # Random weights have near-ties between classes, which int8 decides otherwise: no reason not to time it.
     gate = ["--min-agreement", "0", "--max-accuracy-loss", "100"] if origin == "random" else []
     source = str(weights) if origin == "random" else origin
-    _run([sys.executable, "-m", "model_build", "--weights", source, "--precisions", precisions, *gate], store)
+    _run([sys.executable, "-m", "model_build", "--weights", source, *gate], store)
 
 
 def write_random() -> None:

@@ -27,9 +27,11 @@ from harness.processes import StartError
 
 def lineup(only: tuple[str, ...], draft: str, python: Path) -> list[Peer]:
     """The servers to measure: ours and the peers, those with reduced-scale decoding as rows of their own."""
-    chosen = [ours.peer(), replace(ours.peer(), name=comparison.OURS_OPENVINO, engine="openvino")]
+    openvino = replace(ours.peer(), name=comparison.OURS_OPENVINO, engine="openvino")
+    chosen = [ours.peer(), openvino, replace(openvino, name=comparison.OURS_WORKERS, workers="RESNET18_WORKERS")]
     for peer in PEERS:
-        peer = replace(peer, python=python)
+        if peer.python == VENV_PYTHON:
+            peer = replace(peer, python=python)
         if peer.name == comparison.WITH_OPENVINO:
             chosen.append(replace(peer, name=f"{peer.name}+openvino", engine="openvino"))
         if not peer.same_artifact:
@@ -148,7 +150,12 @@ def main(
     data |= {
         "cores": cores(),
         "weights": built.origin,
-        "versions": versions.installed(python) if python.exists() else {},
+        "versions": {
+            name: version
+            for each in sorted({row.peer.python for row in rows if row.peer.pixels != "service"} | {python})
+            if each.exists()
+            for name, version in versions.installed(each).items()
+        },
     }
     sheets, goals, others = comparison.sheets(data), comparison.goals(data), comparison.others(data)
     results.finish("compare", data, sheets, goals, others, found)

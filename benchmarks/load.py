@@ -25,7 +25,7 @@ from harness.figures import plain, quantile
 from harness.wire import NO_ANSWER, Client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 
 ANSWER_TIMEOUT_S = 30.0
 MAX_CONNECTIONS = 512
@@ -81,9 +81,16 @@ class Result:
         return figures | {"statuses": {str(status): count for status, count in sorted(self.statuses.items())}}
 
 
-def closed(url: str, bodies: Sequence[bytes], content_type: str, connections: int, seconds: float) -> Result:
+def closed(
+    url: str,
+    bodies: Sequence[bytes],
+    content_type: str,
+    connections: int,
+    seconds: float,
+    headers: Mapping[str, str] | None = None,
+) -> Result:
     """Keep ``connections`` requests in flight for ``seconds``, taking the bodies in turn."""
-    run = _Run(url, bodies, content_type, {})
+    run = _Run(url, bodies, content_type, headers or {})
     run.go(run.closed(connections, seconds))
     return run.result("closed", seconds, connections, math.inf)
 
@@ -96,21 +103,24 @@ def open_loop(
     seconds: float,
     slo_ms: float,
     seed: int,
-    headers: dict[str, str] | None = None,
+    headers: Mapping[str, str] | None = None,
     then: tuple[float, float] = (0.0, 0.0),
+    hopeless: Callable[[Sample], bool] = lambda sample: False,
 ) -> Result:
     """Send ``rate`` requests a second on average for ``seconds``, then wait for the last answers.
 
-    ``then``: a rate and seconds for which to go on without a pause, to see how a server recovers.
+    ``then``: a rate and seconds for which to go on without a pause, to see how a server recovers. ``hopeless``: called
+    with each sample; once it is true, nothing more is sent.
     """
     run = _Run(url, bodies, content_type, headers or {})
+    run.hopeless = hopeless
     stretches = [Segment(length, at_rate) for length, at_rate in ((seconds, rate), then[::-1]) if length]
     run.go(run.open(arrivals.times("poisson", stretches, seed).tolist()))
     return run.result("open", seconds, rate, slo_ms)
 
 
 class _Run:
-    def __init__(self, url: str, bodies: Sequence[bytes], content_type: str, headers: dict[str, str]) -> None:
+    def __init__(self, url: str, bodies: Sequence[bytes], content_type: str, headers: Mapping[str, str]) -> None:
         parts = urlsplit(url)
         self.host, self.port = _loopback(parts.hostname or ""), parts.port or 80
         lines = [f"POST {parts.path or '/'}{'?' + parts.query if parts.query else ''} HTTP/1.1"]
@@ -123,6 +133,8 @@ class _Run:
         self.lags: list[float] = []
         self.retried = 0
         self.start = self.cpu_share = 0.0
+        self.hopeless: Callable[[Sample], bool] = lambda sample: False
+        self.given_up = False
 
     def go(self, load: Coroutine[Any, Any, None]) -> None:
         # A collection of the samples would stop the clock's reader for milliseconds.
@@ -171,6 +183,8 @@ class _Run:
             wait = self.start + at - time.perf_counter()
             if wait > 0:
                 await asyncio.sleep(wait)
+            if self.given_up:
+                break
             tasks.append(asyncio.ensure_future(one(self.start + at)))
         if tasks:
             await asyncio.wait(tasks, timeout=2 * ANSWER_TIMEOUT_S)
@@ -179,7 +193,7 @@ class _Run:
         for client in used:
             client.close()
         waited = time.perf_counter() - self.start
-        unanswered = len(planned) - len(self.samples)
+        unanswered = len(tasks) - len(self.samples)
         # They were sent at some time before the end: counted at its start, they can't be taken for what came after.
         self.samples += [Sample(0.0, waited, NO_ANSWER)] * unanswered
 
@@ -196,7 +210,9 @@ class _Run:
         except (OSError, TimeoutError):
             status = NO_ANSWER
             client.close()
-        self.samples.append(Sample(intended - self.start, time.perf_counter() - intended, status))
+        sample = Sample(intended - self.start, time.perf_counter() - intended, status)
+        self.samples.append(sample)
+        self.given_up = self.hopeless(sample) or self.given_up
         return status
 
     def result(self, loop: str, seconds: float, offered: float, slo_ms: float) -> Result:

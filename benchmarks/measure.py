@@ -19,7 +19,7 @@ from harness.processes import Memory, Tree, Usage, serving
 from runners import telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -107,6 +107,8 @@ def measure(row: Row, setting: Setting, reference: Reference) -> list[Point]:
     """
     peer, port = row.peer, free_port()
     environment = telemetry.OFF | {"RESNET18_ENGINE": peer.engine}
+    if peer.workers is not None:
+        environment |= {peer.workers: str(setting.workers)}
     with tempfile.TemporaryDirectory() as scratch:
         folder = ROOT
         if peer.pixels != "service":
@@ -129,13 +131,14 @@ def measure(row: Row, setting: Setting, reference: Reference) -> list[Point]:
             requests = [peer.request(photo) for photo in setting.photos.values()]
             bodies, content_type = [body for body, _ in requests], requests[0][1]
             url = base + peer.path
-            closed(url, bodies, content_type, WARM_UP_CONNECTIONS, setting.warm_up)
+            headers = dict(peer.headers)
+            closed(url, bodies, content_type, WARM_UP_CONNECTIONS, setting.warm_up, headers)
             if row.agreement is None:
                 row.agreement, row.failure = reference.check(peer, ask(peer, port, setting.photos.values()))
                 if row.failure:
                     return []
             points = [
-                closed_loop(tree, url, bodies, content_type, connections, setting.seconds)
+                closed_loop(tree, url, bodies, content_type, connections, setting.seconds, headers)
                 for connections in setting.connections
             ]
             row.memory.append(tree.memory())
@@ -145,11 +148,17 @@ def measure(row: Row, setting: Setting, reference: Reference) -> list[Point]:
 
 
 def closed_loop(
-    tree: Tree, url: str, bodies: list[bytes], content_type: str, connections: int, seconds: float
+    tree: Tree,
+    url: str,
+    bodies: list[bytes],
+    content_type: str,
+    connections: int,
+    seconds: float,
+    headers: Mapping[str, str] | None = None,
 ) -> Point:
     """One closed loop, with the CPU time that it cost the server."""
     usage = Usage(tree)
-    result = closed(url, bodies, content_type, connections, seconds)
+    result = closed(url, bodies, content_type, connections, seconds, headers)
     cpu, others = usage.stop()
     return Point(result=result, cpu_ms=1e3 * cpu / max(1, sum(result.statuses.values())), others_cores=others)
 
@@ -158,8 +167,12 @@ def ask(peer: Peer, port: int, photos: Iterable[bytes]) -> list[int]:
     """The class that a server gives to each photo. Raises ValueError where it gives none, or OSError."""
     classes = []
     for photo in photos:
-        answer = http.ask_json(f"http://127.0.0.1:{port}{peer.path}", "POST", *peer.request(photo))
+        body, content_type = peer.request(photo)
+        url = f"http://127.0.0.1:{port}{peer.path}"
+        answer = http.ask_json(url, "POST", body, content_type, headers=dict(peer.headers))
         try:
+            if "outputs" in answer:  # of the Open Inference Protocol
+                answer = {output["name"]: output["data"][0] for output in answer["outputs"]}
             best = answer["predictions"][0] if "predictions" in answer else answer
             classes.append(int(best["class_id"]))
         except (KeyError, TypeError, IndexError):

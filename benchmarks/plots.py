@@ -113,6 +113,19 @@ def graph(data: dict[str, Any]) -> Any:
     return figure
 
 
+def cache(data: dict[str, Any]) -> Any:
+    """Throughput without and with the cache, by load."""
+    figure, axis = plt.subplots(figsize=(8, 3.5))
+    rows = data["loads"]
+    places = range(len(rows))
+    axis.bar([at - 0.2 for at in places], [row["off"] for row in rows], 0.38, color=OTHER, label="cache off")
+    axis.bar([at + 0.2 for at in places], [row["on"] for row in rows], 0.38, color=OURS, label="cache on")
+    axis.set_xticks(list(places), [f"{row['load']}\n{row['hit_rate']:.0%} known" for row in rows])
+    axis.set_ylabel("requests a second")
+    axis.legend()
+    return figure
+
+
 def gpu(data: dict[str, Any]) -> Any:
     """Images a second by batch, and goodput by offered load."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
@@ -130,7 +143,7 @@ def gpu(data: dict[str, Any]) -> Any:
     return figure
 
 
-CHARTS = (compare, openloop, footprint, sizes, where, graph, gpu)
+CHARTS = (compare, openloop, footprint, sizes, where, graph, cache, gpu)
 
 
 def main(folder: Path) -> None:

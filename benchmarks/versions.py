@@ -14,6 +14,8 @@ PACKAGES = (
     "uvicorn",
     "litserve",
     "mosec",
+    "nvidia-pytriton",
+    "ray",
     "flask",
     "gunicorn",
     "torch",

@@ -93,12 +93,12 @@ class _Pool:
 def _infer_forever(tag: str, far: socket.socket) -> None:
     from classifier import pixels
     from classifier.settings import Settings
-    from runners.engine import image_run, open_engine
+    from runners.predictor import image_run, open_predictor
 
     settings = Settings()
-    engine = open_engine(settings, tag, "cpu")
-    preprocessing = engine.artifact.manifest.preprocessing
-    run = image_run(engine, lambda data: pixels.decode(data, preprocessing, settings.max_pixels))
+    predictor = open_predictor(settings, tag, "cpu")
+    preprocessing = predictor.artifact.manifest.preprocessing
+    run = image_run(predictor, lambda data: pixels.read(data, preprocessing, settings.max_pixels))
     far.sendall(b"!")
     with far.makefile("rb") as file:
         while head := file.read(4):

@@ -108,6 +108,27 @@ def locations(numbers: Numbers, meta: list[Box]) -> Iterator[tuple[int, Extents]
             yield item, tuple(extents)
 
 
+def properties(numbers: Numbers, meta: list[Box]) -> list[tuple[int, list[Box]]]:
+    """Items' numbers, and the properties that are listed for each."""
+    found = []
+    for kind, begin, end in meta:
+        if kind != b"iprp":
+            continue
+        inside = list(boxes(numbers, begin, end))
+        known = [box for name, first, last in inside if name == b"ipco" for box in boxes(numbers, first, last)]
+        for name, first, _ in inside:
+            if name != b"ipma":
+                continue
+            numbers.at = first
+            flags = numbers.next(4)
+            for _ in range(numbers.next(4)):
+                item = numbers.next(4 if flags >> 24 else 2)
+                size, mask = (2, 0x7FFF) if flags & 1 else (1, 0x7F)
+                indices = [numbers.next(size) & mask for _ in range(numbers.next(1))]
+                found.append((item, [known[index - 1] for index in indices if 0 < index <= len(known)]))
+    return found
+
+
 class Bits:
     """The bits of ``data``, highest first; raises ValueError where it ends."""
 

@@ -27,19 +27,21 @@ from classifier.preprocessing import Preprocessing
 # What the parent orders: fork a decoder for the socket that comes along, or end the one of a process id.
 FORK, END = b"F", b"E"
 ORDER = struct.Struct("!cI")
-# In front of each image and each answer: its bytes. An answer's first byte tells pixels from an error.
+# In front of each image and each answer: its bytes. An answer's first byte tells pixels from an error. Behind the
+# pixels come their warnings, as JSON, where there are any.
 LENGTH = struct.Struct("!I")
 PIXELS, ERROR = b"P", b"E"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How to decode (see ``pixels.decode``), and what one image may take: seconds, and bytes of memory."""
+    """How to decode (see ``pixels.read``), and what one image may take: seconds, and bytes of memory."""
 
     preprocessing: Preprocessing
     max_pixels: int
     seconds: float
     memory: int
+    truncated: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Limits:
@@ -105,8 +107,10 @@ def _decode(connection: socket.socket, limits: Limits) -> None:
             spent = math.ceil(time.process_time() + limits.seconds)
             resource.setrlimit(resource.RLIMIT_CPU, (spent + 1, resource.RLIM_INFINITY))
             try:
-                image = pixels.decode(data, limits.preprocessing, limits.max_pixels, limits.seconds)
-                answer = PIXELS + image.tobytes()
+                found = pixels.read(data, limits.preprocessing, limits.max_pixels, limits.seconds, limits.truncated)
+                answer = PIXELS + found.pixels.tobytes()
+                if found.warnings:
+                    answer += json.dumps(found.warnings).encode()
             except ClassifierError as error:
                 answer = ERROR + json.dumps([error.code, error.message, error.facts]).encode()
             connection.sendall(LENGTH.pack(len(answer)) + answer)

@@ -12,6 +12,7 @@ picture is black, and has an answer all the same. So the rule is:
 
 from __future__ import annotations
 
+import io
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,25 @@ def eight_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # a PNG, which by its standard uses all 16 bits
         return _grey(image, lambda samples: samples >> 8)
     return image
+
+
+def unknown(data: bytes) -> str | None:
+    """A sentence about the samples of a TIFF that Pillow does not know; None where its directory can't be read."""
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(data[:16] if data[2:4] in (b"+\0", b"\0+") else data[:8])
+        file = io.BytesIO(data)
+        file.seek(tags.next)
+        tags.load(file)
+        bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+        kind = _KINDS[tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0]]
+        samples, colours = (
+            tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1),
+            tags[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION],
+        )
+        shown = f"{samples} {kind} samples a pixel of {', '.join(map(str, bits[:8]))} bits"
+        return f"{shown}, with PhotometricInterpretation {colours}, are not read; send 8 bits a sample"
+    except Exception:  # Pillow raises whatever a broken file leads it to
+        return None
 
 
 def _tiff(image: TiffImagePlugin.TiffImageFile) -> Image.Image:

@@ -102,8 +102,14 @@ def _read_meta(file: _File, meta: list[boxes.Box]) -> None:
             file.primary = numbers.next(4 if numbers.next(4) >> 24 else 2)
         elif kind == b"iref":
             _read_references(file, first, last)
-        elif kind == b"iprp":
-            _read_properties(file, first, last)
+    for owner, properties in boxes.properties(numbers, meta):
+        if owner in file.configurations:
+            raise ValueError(f"item {owner} has two lists of properties")
+        file.configurations[owner] = []
+        for name, first, last in properties:
+            file.share(last - first)
+            if name == b"hvcC":
+                file.configurations[owner].append(numbers.data[first:last])
 
 
 def _read_references(file: _File, begin: int, end: int) -> None:
@@ -124,30 +130,6 @@ def _read_references(file: _File, begin: int, end: int) -> None:
         elif kind == b"cdsc":
             copied = sum(last - first for first, last in file.places.get(origin, ()))
             file.share(len(targets) * copied)
-
-
-def _read_properties(file: _File, begin: int, end: int) -> None:
-    numbers = file.numbers
-    inside = list(boxes.boxes(numbers, begin, end))
-    properties = [box for kind, first, last in inside if kind == b"ipco" for box in boxes.boxes(numbers, first, last)]
-    for kind, first, _ in inside:
-        if kind != b"ipma":
-            continue
-        numbers.at = first
-        flags = numbers.next(4)
-        for _ in range(numbers.next(4)):
-            item = numbers.next(4 if flags >> 24 else 2)
-            if item in file.configurations:
-                raise ValueError(f"item {item} has two lists of properties")
-            file.configurations[item] = []
-            for _ in range(numbers.next(1)):
-                index = numbers.next(2) & 0x7FFF if flags & 1 else numbers.next(1) & 0x7F
-                if not 0 < index <= len(properties):
-                    continue
-                name, start, stop = properties[index - 1]
-                file.share(stop - start)
-                if name == b"hvcC":
-                    file.configurations[item].append(numbers.data[start:stop])
 
 
 def _decoded(file: _File, item: int, depth: int) -> list[Size]:

@@ -53,11 +53,14 @@ class Manifest:
         """All that is done to an image, in front of the graph and inside it, for ``GET /model``.
 
         ``mean``, ``std``: of R, G, B for pixels of 0 to 1. ``channels``: the order the checkpoint was trained with,
-        "RGB" or "BGR"; the artifact takes RGB either way. ``upsample``: the side the graph enlarges S to, or None.
+        "RGB" or "BGR", or "grey" where it sees one channel; the artifact takes RGB in any case. ``upsample``: the side
+        the graph enlarges S to, or None.
         """
         network = self.export.get("network", {})
         inside = {name: network.get(name) for name in ("mean", "std", "upsample")}
-        return dataclasses.asdict(self.preprocessing) | inside | {"channels": "BGR" if network.get("bgr") else "RGB"}
+        grey = network.get("structure", {}).get("channels") == 1
+        channels = "grey" if grey else "BGR" if network.get("bgr") else "RGB"
+        return dataclasses.asdict(self.preprocessing) | inside | {"channels": channels}
 
     def save(self, folder: Path) -> None:
         """Write ``manifest.json`` into ``folder``."""
@@ -67,7 +70,7 @@ class Manifest:
         (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
 
 
-def load(folder: Path) -> Manifest:
+def read(folder: Path) -> Manifest:
     """The manifest of the artifact in ``folder``, checked against the file it describes. Raises ManifestError."""
     path = folder / FILE_NAME
     try:

@@ -1,26 +1,24 @@
-"""Image bytes to pixels: ``decode`` is the only way an image enters, in serving, calibration and the accuracy gate.
+"""Image bytes to pixels: ``read`` is the only way an image enters, in serving, calibration and the accuracy gate.
 
 The geometry is torchvision's ``Resize`` then ``CenterCrop``, computed in one resampling of just the part that is kept,
 after a JPEG has been decoded at the smallest of its scales that holds it twice over.
 Where an image is not 8-bit RGB, the rule is: CMYK and YCbCr by Pillow's conversion; grey is repeated; a PNG's 16-bit
 samples keep their high byte; a TIFF's of more than 8 bits, its signed ones and its floats are scaled by what the file
 tells of them, or refused (classifier/depth.py); palette and alpha are composed over white; animations give their first
-frame; EXIF orientation is applied.
+frame (classifier/frames.py); EXIF orientation is applied.
 """
 
 from __future__ import annotations
 
 import importlib
-import io
 import math
-import time
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from classifier import avif, depth, resampling
+from classifier import avif, depth, frames, hdr, resampling, truncation
 from classifier.errors import ClassifierError
 from classifier.formats import FORMATS, KNOWN, sniff
 
@@ -52,13 +50,32 @@ _UPRIGHT = {
 _ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 
 
+class Decoded(NamedTuple):
+    """An image's ``pixels`` uint8[S, S, 3], RGB, and ``warnings``: sentences about what is missing of it."""
+
+    pixels: NDArray[np.uint8]
+    warnings: tuple[str, ...] = ()
+
+
 def decode(
     data: bytes, preprocessing: Preprocessing, max_pixels: int, max_seconds: float = math.inf
 ) -> NDArray[np.uint8]:
+    """The pixels of ``read``, of an image whose file is whole."""
+    return read(data, preprocessing, max_pixels, max_seconds).pixels
+
+
+def read(
+    data: bytes,
+    preprocessing: Preprocessing,
+    max_pixels: int,
+    max_seconds: float = math.inf,
+    truncated: bool = False,
+) -> Decoded:
     """Pixels uint8[S, S, 3], RGB, of an encoded image; S is ``preprocessing.size``.
 
     An image whose header tells more than ``max_pixels`` is refused before anything is decoded. One that takes longer
-    than ``max_seconds`` is given up where its decoder next asks for data, which is every 64 KB at best. Raises
+    than ``max_seconds`` is given up where its decoder next asks for data, which is every 64 KB at best. ``truncated``:
+    that one whose file ends early is decoded as far as it goes, with a warning (classifier/truncation.py). Raises
     ClassifierError: ``unsupported_media_type``, ``image_too_large``, ``decode_timeout`` or ``unreadable_image``.
     """
     if not data:
@@ -79,17 +96,18 @@ def decode(
             allowed=list(FORMATS),
         )
     if FORMATS[kind].package:
-        for plugin in FORMATS[kind].plugins:
-            importlib.import_module(plugin)
+        _import(kind)
     # A plugin may allocate before it tells the size (a GIF's frame, a TIFF's tile): Pillow stops that at twice this.
     Image.MAX_IMAGE_PIXELS = max_pixels
+    file = truncation.File(data, max_seconds, too_slow)
     try:
-        with Image.open(_Timed(data, max_seconds), formats=(kind,)) as image:
+        with Image.open(file, formats=(kind,)) as image:
             width, height = image.size
             _check_area("", width, height, max_pixels)
             if kind in _CHECKS:
                 _CHECKS[kind](image, data, max_pixels)
-            return _pixels(image, preprocessing)
+            hdr.check(kind, data)
+            return _decoded(image, file, preprocessing, truncated)
     except ClassifierError:
         raise
     except Image.DecompressionBombError:
@@ -98,8 +116,24 @@ def decode(
     except MemoryError:
         raise ClassifierError("image_too_large", "the image needs more memory than there is") from None
     except Exception as error:  # Pillow's plugins raise whatever a broken file leads them to
+        samples = depth.unknown(data) if kind == "TIFF" and isinstance(error, UnidentifiedImageError) else None
         raise ClassifierError(
-            "unreadable_image", f"the {kind} image can't be decoded: {_reason(error)}", format=kind
+            "unreadable_image", f"the {kind} image can't be decoded: {samples or _reason(error)}", format=kind
+        ) from None
+
+
+def _import(kind: str) -> None:
+    """Import what reads a format that Pillow doesn't. Where it is broken, this format alone is not read."""
+    try:
+        for plugin in FORMATS[kind].plugins:
+            importlib.import_module(plugin)
+    except Exception as error:  # a wheel for another machine, or a library of its own that is missing
+        others = [name for name in FORMATS if name != kind]
+        raise ClassifierError(
+            "unsupported_media_type",
+            f"the image is {FORMATS[kind].common or kind}, and {FORMATS[kind].package}, which reads it, can't be "
+            f"loaded here: {type(error).__name__}; this service reads {', '.join(others)}",
+            allowed=others,
         ) from None
 
 
@@ -146,19 +180,6 @@ _MAX_SCANNED = 5_000_000_000
 _MIN_SCANS = 100
 
 
-class _Timed(io.BytesIO):
-    """Bytes that can be read for ``seconds``."""
-
-    def __init__(self, data: bytes, seconds: float) -> None:
-        super().__init__(data)
-        self._seconds, self._end = seconds, time.monotonic() + seconds
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if time.monotonic() > self._end:
-            raise too_slow(self._seconds)
-        return super().read(size)
-
-
 def too_slow(seconds: float) -> ClassifierError:
     """The refusal of an image that takes longer than ``seconds`` to decode."""
     limit = round(1e3 * seconds)
@@ -167,19 +188,21 @@ def too_slow(seconds: float) -> ClassifierError:
 
 def _reason(error: Exception) -> str:
     # Pillow's text for a file it can't identify ends in the address of a Python object.
-    text = str(error).split(f"<{__name__}")[0].strip()
+    text = str(error).split(f"<{truncation.__name__}")[0].strip()
     return text[:200] if text else type(error).__name__
 
 
-def _pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    transposed, mirror_x, mirror_y = _orientation(image)
+def _decoded(image: Image.Image, file: truncation.File, preprocessing: Preprocessing, truncated: bool) -> Decoded:
     # Everything below is in stored, not upright, coordinates; only the rounding of the crop needs the upright ones.
     size, (scaled_width, scaled_height) = preprocessing.size, preprocessing.scaled(*image.size)
-    left_is_right, top_is_bottom = (mirror_y, mirror_x) if transposed else (mirror_x, mirror_y)
-    left, top = _crop(scaled_width, size, left_is_right), _crop(scaled_height, size, top_is_bottom)
     # What is decoded, in its own coordinates: a JPEG may be so at a smaller scale, and then by a fraction of a pixel.
     width, height = resampling.draft(image, preprocessing, (scaled_width, scaled_height))
-    image = _opaque(image)
+    # A PNG is decoded when it is asked for its EXIF, which may come last.
+    warning = truncation.load(image, file) if truncated else None
+    transposed, mirror_x, mirror_y = _orientation(image)
+    left_is_right, top_is_bottom = (mirror_y, mirror_x) if transposed else (mirror_x, mirror_y)
+    left, top = _crop(scaled_width, size, left_is_right), _crop(scaled_height, size, top_is_bottom)
+    image = _opaque(frames.first_frame(image, file))
     x, y = width / scaled_width, height / scaled_height
     box = (left * x, top * y, (left + size) * x, (top + size) * y)
     small = resampling.resample(image, box, preprocessing, (left_is_right, top_is_bottom))
@@ -191,7 +214,7 @@ def _pixels(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint
         pixels = pixels[:, ::-1]
     if mirror_y:
         pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+    return Decoded(np.ascontiguousarray(pixels), (warning,) if warning else ())
 
 
 def _crop(length: int, size: int, mirrored: bool) -> int:

@@ -78,6 +78,10 @@ class Settings(BaseSettings):
     max_queue: Annotated[int, Field(ge=1, le=100_000)] = Field(
         1024, description="images that may wait to be inferred; beyond it 429"
     )
+    min_confidence: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
+        0.0,
+        description="probability that the first prediction must reach to be `confident`; 0: no reply has that field",
+    )
     max_images: Annotated[int, Field(ge=1, le=1024)] = Field(64, description="images in one /classify_batch request")
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
         20 * 1024 * 1024, description="bytes of one request body, counted while it is read"
@@ -112,8 +116,16 @@ class Settings(BaseSettings):
     decode_memory_mb: Annotated[int, Field(ge=16, le=65_536)] = Field(
         768, description="MB of memory for decoding one image; only `contained` enforces it"
     )
+    truncated: Literal["refuse", "accept"] = Field(
+        "refuse",
+        description="`accept`: a JPEG or PNG whose file ends early gives what a browser shows of it, with `warnings`",
+    )
     timeout_ms: Annotated[int, Field(ge=1, le=600_000)] = Field(
         30_000, description="milliseconds from the body's last byte to the answer; else 504"
+    )
+    cache_mb: Annotated[int, Field(ge=0, le=65_536)] = Field(
+        0,
+        description="MB of results that one API process keeps, for images that come again byte for byte; 0: none",
     )
     unready_after_s: Annotated[int, Field(ge=0, le=3600)] = Field(
         0, description="seconds of refusals without a gap of one second after which `/readyz` is 503; 0: never"

@@ -89,11 +89,17 @@ def _cut_off(connection: http.client.HTTPConnection, seconds: float | None) -> I
 
 
 def ask_json(
-    url: str, method: str = "GET", body: bytes = b"", content_type: str = "", *, timeout_s: float = TIMEOUT_S
+    url: str,
+    method: str = "GET",
+    body: bytes = b"",
+    content_type: str = "",
+    *,
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> dict[str, Any]:
     """The JSON object of an answer. Raises OSError, or ValueError where the answer is no 200 or no JSON object."""
-    headers = {"Content-Type": content_type} if content_type else {}
-    status, _, content = ask(url, method, body, headers, timeout_s=timeout_s)
+    sent = {**({"Content-Type": content_type} if content_type else {}), **(headers or {})}
+    status, _, content = ask(url, method, body, sent, timeout_s=timeout_s)
     where = f"{method} {urlsplit(url).path}"
     if status != 200:
         raise ValueError(f"{where} was answered with {status}: {content[:200]!r}")

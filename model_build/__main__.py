@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import math
 import shutil
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,25 +28,6 @@ COMMANDS = {
     "train": "Train ResNet18, or another --arch, on the images in DIR: one subfolder a class, or a .zip of such a "
     "directory.",
 }
-
-
-def _finite(_: click.Context, option: click.Parameter, value: float) -> float:
-    """``value``, which FloatRange lets be NaN: then nothing would ever miss the threshold."""
-    if math.isnan(value):
-        raise click.BadParameter(f"{value} is no threshold; a number is needed", param=option)
-    return value
-
-
-class _LabelsFile(click.Path):
-    """A file of labels, or the word ``imagenet`` for the packaged one."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The file's path; of the word, that of the packaged file."""
-        if value == "imagenet":
-            from model_build.weights import IMAGENET_LABELS
-
-            value = IMAGENET_LABELS
-        return super().convert(value, param, ctx)
 
 
 class _Group(click.Group):
@@ -103,14 +84,24 @@ class _Group(click.Group):
 @click.option(
     "--labels",
     metavar="FILE|imagenet",
-    type=_LabelsFile(path_type=Path, exists=True, dir_okay=False),
+    type=options.LabelsFile(path_type=Path, exists=True, dir_okay=False),
     help=(
         "Class names: one a line, CSV or TSV, YAML, or JSON such as class_indices.json, index_to_name.json or "
         '{"en": [...], "zh": [...]}. In class order, unless each has an index. imagenet: the 1,000 of ImageNet, which '
         "torchvision's own weights have without asking."
     ),
 )
+@click.option(
+    "--groups",
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help=(
+        "Groups of classes, in YAML: 'cat: {en: cat, zh: 猫, classes: [tabby, 282, 283-285]}'. Replies then have the "
+        "groups' probabilities too.  [default: packaged ones for ImageNet's labels, else none]"
+    ),
+)
 @options.preprocessing
+@options.structure
 @click.option(
     "--runtime",
     "runtimes",
@@ -147,23 +138,32 @@ class _Group(click.Group):
     ),
 )
 @click.option(
+    "--verify",
+    metavar="FILE.py:NAME",
+    help=(
+        "Your original: Python of yours, which is run. NAME is a torch.nn.Module or a function that returns one, alone "
+        "or as (module, transform). All is compared with it on the images of --eval, and a build whose fp32 disagrees "
+        "is refused."
+    ),
+)
+@click.option(
     "--min-agreement",
     type=click.FloatRange(0, 1),
-    callback=_finite,
+    callback=options.finite,
     default=Thresholds.agreement,
     help=("The share of images on which a reduced precision must give fp32's top-1."),
 )
 @click.option(
     "--max-accuracy-loss",
     type=click.FloatRange(0, 100, min_open=True),
-    callback=_finite,
+    callback=options.finite,
     default=Thresholds.accuracy_loss,
     help=("The percentage points of top-1 accuracy that a reduced precision must lose less than."),
 )
 @click.option(
     "--max-difference",
     type=click.FloatRange(0, 1),
-    callback=_finite,
+    callback=options.finite,
     default=Thresholds.difference,
     help=("The largest difference of a probability between an fp32 artifact and the eager network."),
 )
@@ -175,13 +175,18 @@ def main(
     architecture: str | None,
     key: str | None,
     labels: Path | None,
+    groups: Path | None,
     runtimes: tuple[str, ...],
     precisions: str,
     calibration: Path | None,
     evaluation: Path | None,
+    verify: str | None,
     min_agreement: float,
     max_accuracy_loss: float,
     max_difference: float,
+    pool: bool | None,
+    stride: str | None,
+    activation: str | None,
     **preprocessing: Any,
 ) -> None:
     """Build ResNet18, or another --arch, for serving: export, quantise, check against the original, register.
@@ -204,11 +209,13 @@ def main(
                     f"{ctx.invoked_subcommand}, whose own follow it: {ctx.command_path} {ctx.invoked_subcommand} --help"
                 )
         return
+    from model_build.groups import default, grouped
     from model_build.label_text import LabelsError
     from model_build.pipeline import build
     from model_build.preprocessing import line
     from model_build.samples import SamplesError
     from model_build.store import StoreError
+    from model_build.verification import VerificationError, load
     from model_build.weights import WeightsError, find, numbered
     from runners.artifacts import ArtifactError
 
@@ -217,12 +224,23 @@ def main(
     thresholds = Thresholds(min_agreement, max_accuracy_loss, max_difference)
     try:
         tell = partial(console.print, markup=False, highlight=False)
+        choice = options.choice(pool, stride, activation)
         checkpoint = find(
-            weights, labels=labels, key=key, given=given, notice=_notice, tell=tell, architecture=architecture
+            weights,
+            labels=labels,
+            key=key,
+            given=given,
+            choice=choice,
+            notice=_notice,
+            tell=tell,
+            architecture=architecture,
         )
         if checkpoint.classes == 1000 and labels is None and checkpoint.labels == numbered(1000):
             said = "has 1,000 classes and no names for them; if they are ImageNet's, add --labels imagenet"
             tell(f"{checkpoint.origin} {said}")
+        groups = groups or default(checkpoint.labels)
+        if groups is not None:
+            checkpoint = replace(checkpoint, labels=grouped(checkpoint.labels, groups, tell))
         title = "" if checkpoint.architecture == DEFAULT else f" {ARCHITECTURES[checkpoint.architecture]}"
         console.print(
             f"[bold]{escape(checkpoint.origin)}[/]{title} weights {checkpoint.digest[:12]}: "
@@ -230,8 +248,9 @@ def main(
             + (f" enlarged to {checkpoint.upsample} in the graph" if checkpoint.upsample else "")
         )
         console.print(line(checkpoint), soft_wrap=True, highlight=False)
-        failures = build(checkpoint, wanted, calibration, evaluation, thresholds, console)
-    except (WeightsError, LabelsError, SamplesError, StoreError, ArtifactError) as error:
+        original = load(verify) if verify else None
+        failures = build(checkpoint, wanted, calibration, evaluation, thresholds, console, original)
+    except (WeightsError, LabelsError, SamplesError, StoreError, ArtifactError, VerificationError) as error:
         raise click.ClickException(str(error)) from None
     for name, reason in failures:
         console.print(f"[red]not registered[/] {name}: {escape(reason)}")

@@ -20,6 +20,8 @@ LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 HEAD, CHUNK, QUOTED = 4096, 1 << 20, 40
 # safetensors' own bound of its header, bytes.
 LONGEST_HEADER = 100_000_000
+# What a zip may unpack to, by its own size. torch.save doesn't compress, and weights hardly can be.
+MOST_TIMES = 20
 
 # The first bytes of other files, in the order to be tried, and the words for them.
 BEGINNINGS: tuple[tuple[bytes, str], ...] = (
@@ -94,7 +96,13 @@ def _check_zip(path: Path) -> None:
     """Raise FileError if the zip at ``path`` is cut short, or is not torch.save's of a state dict."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+            names, size = archive.namelist(), path.stat().st_size
+            unpacked = sum(member.file_size for member in archive.infolist())
+            if unpacked > MOST_TIMES * size:
+                raise FileError(
+                    f"is a zip of {size} bytes that unpacks to {unpacked}, and at most {MOST_TIMES} times its size is "
+                    f"read; {EXPECTED}"
+                )
             data = next((name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")), None)
             wrong = _damaged(archive) if data else []
             protocol = archive.open(data).read(2) if data and data not in wrong else b""

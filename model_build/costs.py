@@ -55,7 +55,7 @@ def cores() -> int:
 
 def _here(folder: Path, seconds: float) -> Cost:
     """The cost, measured in this process."""
-    manifest = manifests.load(folder)
+    manifest = manifests.read(folder)
     side = manifest.preprocessing.size
     pixels = np.random.default_rng(0).integers(0, 256, (BATCH, side, side, 3), dtype=np.uint8)
     backend = backends.load(folder, manifest, callers=cores())

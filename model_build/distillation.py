@@ -57,8 +57,9 @@ class Teacher:
                 f"--teacher {own.origin} sees {side} pixels and the student {size}; a teacher must see as many, or "
                 f"more: --size {side}"
             )
-        network = from_state(own.state, own.classes, own.architecture)
-        model = Contract(network, size=size, upsample=side, mean=own.mean, std=own.std)
+        network = from_state(own.state, own.classes, own.structure, own.architecture)
+        grey = own.structure.channels == 1
+        model = Contract(network, size=size, upsample=side, grey=grey, mean=own.mean, std=own.std)
         self._model = model.eval().requires_grad_(False).to(device)
         self._order = self._order.to(device)
 

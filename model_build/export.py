@@ -23,29 +23,39 @@ REVISION = 2
 _DTYPE = {"fp32": torch.float32, "int8": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def contract(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> Contract:
+def contract(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32, temperature: float = 1.0) -> Contract:
     """The eager network of ``checkpoint`` within the serving contract, in evaluation mode."""
     module = Contract(
-        from_state(copy.deepcopy(checkpoint.state), checkpoint.classes, checkpoint.architecture),
+        from_state(copy.deepcopy(checkpoint.state), checkpoint.classes, checkpoint.structure, checkpoint.architecture),
         size=checkpoint.preprocessing.size,
         upsample=checkpoint.upsample,
+        grey=checkpoint.structure.channels == 1,
         mean=checkpoint.mean,
         std=checkpoint.std,
         dtype=dtype,
+        temperature=temperature,
     )
     return module.eval()
 
 
-def export(checkpoint: Checkpoint, runtime: str, precision: str, folder: Path, calibration: Samples) -> Path:
+def export(
+    checkpoint: Checkpoint,
+    runtime: str,
+    precision: str,
+    folder: Path,
+    calibration: Samples,
+    temperature: float = 1.0,
+) -> Path:
     """Write the artifact into ``folder`` and return its path: ``model`` with the runtime's suffix.
 
     The module of this package that is called as the runtime is writes it. A precision that the runtime serves on a GPU
-    only is exported where a CUDA device is. Raises ValueError for an unknown runtime.
+    only is exported where a CUDA device is. ``temperature``: what the logits are divided by before the softmax. Raises
+    ValueError for an unknown runtime.
     """
     target = runtimes.find(runtime)
     exporter: Any = importlib.import_module(f"{__package__}.{target.name}")
     side = checkpoint.preprocessing.size
     example = torch.zeros((2, side, side, 3), dtype=torch.uint8)
     path = folder / f"model{target.suffix}"
-    exporter.export(contract(checkpoint, _DTYPE[precision]), example, precision, path, calibration)
+    exporter.export(contract(checkpoint, _DTYPE[precision], temperature), example, precision, path, calibration)
     return path

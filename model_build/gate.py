@@ -84,14 +84,32 @@ def reference(module: Contract, samples: Samples) -> NDArray[np.float32]:
     return np.concatenate(rows)
 
 
-def judge(
-    backend: Backend, samples: Samples, expected: NDArray[np.float32], precision: str, thresholds: Thresholds
-) -> Report:
-    """Compare ``backend`` with ``expected`` on ``samples``; ``failure`` says which threshold it misses, or None."""
+def infer(backend: Backend, samples: Samples) -> NDArray[np.float32]:
+    """Probabilities float32[N, C] of an artifact that is loaded."""
     starts = range(0, len(samples), BATCH)
-    actual = np.concatenate([backend.infer(samples.pixels[start : start + BATCH]) for start in starts])
-    agreement = float(np.mean(actual.argmax(1) == expected.argmax(1)))
-    difference = float(np.abs(actual - expected).max())
+    return np.concatenate([backend.infer(samples.pixels[start : start + BATCH]) for start in starts])
+
+
+def likeness(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> tuple[float, float]:
+    """The share of images with the same top-1, and the largest difference of a probability; both float32[N, C]."""
+    return float(np.mean(actual.argmax(1) == expected.argmax(1))), float(np.abs(actual - expected).max())
+
+
+def judge(
+    backend: Backend,
+    samples: Samples,
+    expected: NDArray[np.float32],
+    precision: str,
+    thresholds: Thresholds,
+    actual: NDArray[np.float32] | None = None,
+) -> Report:
+    """Compare ``backend`` with ``expected`` on ``samples``; ``failure`` says which threshold it misses, or None.
+
+    ``actual``: what ``infer`` gave, where that is known already.
+    """
+    if actual is None:
+        actual = infer(backend, samples)
+    agreement, difference = likeness(actual, expected)
     top1 = top5 = change = None
     if samples.classes is not None:
         top1, top5 = accuracy(actual, samples.classes, 1), accuracy(actual, samples.classes, 5)

@@ -74,12 +74,19 @@ def initial(options: Options, classes: tuple[str, ...], teacher: Checkpoint | No
         if value is not None and value < size:
             raise click.UsageError(f"{option} {value} is smaller than the network's input of {size} pixels (--size)")
     same = checkpoint.labels.en in (labels.en, classes)
-    head = f"{layout.head(checkpoint.architecture)}."
-    kept = {name: value for name, value in checkpoint.state.items() if same or not name.startswith(head)}
-    state = _fresh(options.seed, checkpoint.architecture, len(classes)) | kept
+    state, structure = dict(checkpoint.state), checkpoint.structure
+    if not same:
+        head = layout.head(checkpoint.architecture)
+        # Of a head of several layers none is left.
+        body = {name: value for name, value in state.items() if not name.startswith(f"{head.split('.')[0]}.")}
+        fresh = _fresh(options.seed, checkpoint.architecture, len(classes))
+        state = body | {name: value for name, value in fresh.items() if name.startswith(f"{head}.")}
+        structure = replace(structure, head=())
     upsample = None if upsample == size else upsample
     prepared = replace(prepared, resize=resize)
-    return replace(checkpoint, state=state, labels=labels, preprocessing=prepared, upsample=upsample)
+    return replace(
+        checkpoint, state=state, structure=structure, labels=labels, preprocessing=prepared, upsample=upsample
+    )
 
 
 def _fresh(seed: int, architecture: str, classes: int) -> dict[str, torch.Tensor]:

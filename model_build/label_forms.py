@@ -41,10 +41,7 @@ def read(text: str, suffix: str, classes: int | None) -> Reading:
     if filled[0][0] in "[{" or suffix in (".json", ".jsonl"):
         return _json(text, filled)
     if suffix in (".yaml", ".yml") or _YAML_START.match(filled[0]) or all(line[:2] == "- " for line in filled):
-        try:
-            return structured(_yaml(text))
-        except yaml.YAMLError as error:
-            raise LabelsError(f"is no YAML: {' '.join(str(error).split())}") from None
+        return structured(whole_yaml(text))
     return from_lines(lines, suffix, classes)
 
 
@@ -160,6 +157,14 @@ def _json(text: str, lines: list[str]) -> Reading:
         with contextlib.suppress(yaml.YAMLError):
             return structured(_yaml(text))
     raise LabelsError(f"is no JSON: {problem}")
+
+
+def whole_yaml(text: str) -> Any:
+    """What a file of YAML holds, all scalars as text. Raises LabelsError."""
+    try:
+        return _yaml(text)
+    except yaml.YAMLError as error:
+        raise LabelsError(f"is no YAML: {' '.join(str(error).split())}") from None
 
 
 def _yaml(text: str) -> Any:

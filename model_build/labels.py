@@ -119,7 +119,7 @@ def _labels(reading: Reading) -> Labels:
                 raise LabelsError(f"the name of class {index} has {len(name)} characters, of {MAX_NAME} allowed")
             if found := FORBIDDEN.search(name):
                 raise LabelsError(f"the name of class {index}, {name!r}, holds the character {code_point(found[0])}")
-    return Labels(**known)
+    return Labels(**known)  # type: ignore[arg-type]  # of names in languages alone
 
 
 def _check_order(names: Sequence[str], known: Sequence[str]) -> None:

@@ -6,25 +6,28 @@ All is read from torchvision's own network, built without memory for its values.
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 
-from model_build.network import build
+from classifier.architectures import DEFAULT
+from model_build import network
+from model_build.structure import TORCHVISION
+
+if TYPE_CHECKING:
+    from model_build.structure import Structure
 
 
-@cache
 def shapes(architecture: str, classes: int) -> dict[str, tuple[int, ...]]:
     """Torchvision's keys and shapes of an architecture with ``classes`` outputs, without counters of batches."""
-    with torch.device("meta"):
-        state = build(architecture, classes).state_dict()
-    return {key: tuple(value.shape) for key, value in state.items() if not key.endswith("num_batches_tracked")}
+    return network.shapes(TORCHVISION, classes, architecture)
 
 
 @cache
 def parameters(architecture: str, classes: int) -> int:
     """The number of values that training learns: weights and biases, without running statistics."""
     with torch.device("meta"):
-        return sum(value.numel() for value in build(architecture, classes).parameters())
+        return sum(value.numel() for value in network.build(architecture, classes).parameters())
 
 
 @cache
@@ -44,3 +47,8 @@ def anchor(architecture: str) -> str:
     """The first key that no other one ends in, so that it tells a network's place under any prefix."""
     keys = list(shapes(architecture, 1))
     return next(key for key in keys if not any(other.endswith(f".{key}") for other in keys))
+
+
+def output(architecture: str, structure: Structure) -> str:
+    """The last layer: ``head``, or of a ResNet18 with a head of several layers the last of them."""
+    return structure.output if architecture == DEFAULT else head(architecture)

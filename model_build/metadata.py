@@ -12,7 +12,7 @@ from model_build.preprocessing import SCALED_SIDES, SIDES, Given, normalisation
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from model_build.preprocessing import Triple
+    from model_build.preprocessing import Channels
 
 
 def read(metadata: Mapping[str, Any]) -> Given:
@@ -40,7 +40,7 @@ def read(metadata: Mapping[str, Any]) -> Given:
         if mode not in ("center", "squash"):
             raise ValueError(f"crop_mode {mode!r} must be one of center, squash")
         squash = mode == "squash"
-    mean, std = normalisation(told("mean", _triple), told("std", _triple))
+    mean, std = normalisation(told("mean", _channels), told("std", _channels))
     return Given(
         size=told("input_size", _input_size),
         resize=told("resize", _side, *SCALED_SIDES),
@@ -55,12 +55,12 @@ def read(metadata: Mapping[str, Any]) -> Given:
     )
 
 
-def triple(text: str) -> Triple:
-    """Three finite numbers, separated by commas. Raises ValueError."""
-    red, green, blue = numbers(text)
-    if not all(map(math.isfinite, (red, green, blue))):
-        raise ValueError("not finite")
-    return red, green, blue
+def channels(text: Any) -> Channels:
+    """Three finite numbers, or one, separated by commas. Raises ValueError."""
+    found = tuple(numbers(text))
+    if len(found) not in (1, 3) or not all(map(math.isfinite, found)):
+        raise ValueError("not one or three finite numbers")
+    return found
 
 
 def numbers(value: Any) -> list[float]:
@@ -68,11 +68,11 @@ def numbers(value: Any) -> list[float]:
     return [float(part) for part in str(value).strip("()[] ").split(",")]
 
 
-def _triple(name: str, value: Any) -> Triple:
+def _channels(name: str, value: Any) -> Channels:
     try:
-        return triple(value)
+        return channels(value)
     except ValueError:
-        raise ValueError(f"{name} {value!r} must be three finite numbers, of R, G, B") from None
+        raise ValueError(f"{name} {value!r} must be three finite numbers, of R, G, B, or one of grey") from None
 
 
 def _side(name: str, value: Any, low: int, high: int) -> int:
@@ -86,9 +86,9 @@ def _side(name: str, value: Any, low: int, high: int) -> int:
 
 
 def _input_size(name: str, value: Any) -> int:
-    """S, or timm's (3, S, S)."""
+    """S, or timm's (3, S, S); (1, S, S) of grey."""
     sides = str(value).strip("()[] ").split(",")
-    if len(sides) == 3 and sides[0].strip() == "3" and sides[1].strip() == sides[2].strip():
+    if len(sides) == 3 and sides[0].strip() in ("1", "3") and sides[1].strip() == sides[2].strip():
         return _side(name, sides[1], *SIDES)
     return _side(name, value, *SIDES)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from classifier.architectures import ARCHITECTURES
+from classifier.architectures import ARCHITECTURES, DEFAULT
 from model_build import layout
+from model_build.heads import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -30,11 +31,8 @@ RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
 
 # Keys that identify networks of other libraries and kinds, the more particular first.
 FAMILIES: tuple[tuple[str, str], ...] = (
-    (r"embedder\.embedder\.convolution\.weight$", "a ResNet of Hugging Face's transformers"),
     (r"^(0\.)?0\.4\.0\.conv1\.weight$|^1\.8\.weight$", "a learner of fastai, body 0 and head 1"),
-    (r"(^|\.)4\.0\.conv1\.weight$", "the children of a ResNet in a Sequential, by numbers instead of names"),
     (r"^head\.fc\.weight$", "a classifier of OpenMMLab (mmpretrain), or a ConvNeXt or RegNet of timm"),
-    (r"\.shortcut\.0\.weight$", "the ResNet of kuangliu's pytorch-cifar, or one written after it"),
     (r"lora_[AB]\.", "an adapter of LoRA, without the network"),
     (r"_packed_params|\.zero_point$|weight_fake_quant", "a network quantised by torch"),
     (r"\.weight_orig$", "a pruned network: torch.nn.utils.prune.remove makes its weights plain"),
@@ -89,12 +87,20 @@ def resnet(tensors: Tensors, title: str) -> str | None:
     )
 
 
-def of_network(name: str, tensors: Tensors, beside: Tensors, top: Collection[str], architecture: str) -> str:
+def of_network(
+    name: str,
+    tensors: Tensors,
+    beside: Tensors,
+    top: Collection[str],
+    expected: Collection[str],
+    architecture: str = DEFAULT,
+) -> str:
     """The reason why ``tensors``, which have the anchor of ``architecture``, are not its network.
 
-    ``name``: their place in the file; ``beside``: the other keys there; ``top``: the keys of the file's own dict.
+    ``name``: their place in the file; ``beside``: the other keys there; ``top``: the keys of the file's own dict;
+    ``expected``: those of the architecture.
     """
-    title, head, expected = ARCHITECTURES[architecture], layout.head(architecture), layout.shapes(architecture, 1)
+    title, head = ARCHITECTURES[architecture], layout.head(architecture)
     where = f" (under {quoted(name)})" if name != "." else ""
     if other := resnet(tensors, title):
         return f"is no {title}{where}, but {other}"
@@ -103,7 +109,10 @@ def of_network(name: str, tensors: Tensors, beside: Tensors, top: Collection[str
     said = [f"it lacks {listed(missing, {})}"] if missing else []
     if f"{head}.weight" in missing and len(missing) <= 2:
         heads = [key for key, value in odd.items() if value.ndim == 2]
-        said.append(f"its head is {listed(heads, odd)} instead of one layer {head}" if heads else "it has no head")
+        read = f"what is read are linear layers in a row, called {', '.join(NAMES)} or numbered in such a module"
+        if architecture != DEFAULT:
+            read = f"what is read is one layer {head}"
+        said.append(f"its head is {listed(heads, odd)}; {read}" if heads else "it has no head")
     elif odd:
         said.append(f"it has {listed(odd, odd)} besides")
     if missing and not any(key.endswith("running_mean") for key in tensors):

@@ -8,24 +8,45 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from classifier.preprocessing import INTERPOLATIONS
-from model_build.metadata import triple
+from model_build.metadata import channels
 from model_build.preprocessing import SCALED_SIDES, SIDES, Given, normalisation
+from model_build.structure import ACTIVATIONS, STRIDES, Choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class _Triple(click.ParamType[Any]):
-    """Three numbers, separated by commas."""
+def finite(_: click.Context, option: click.Parameter, value: float) -> float:
+    """``value``, which FloatRange lets be NaN: then nothing would ever miss the threshold."""
+    if math.isnan(value):
+        raise click.BadParameter(f"{value} is no threshold; a number is needed", param=option)
+    return value
+
+
+class LabelsFile(click.Path):
+    """A file of labels, or the word ``imagenet`` for the packaged one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The file's path; of the word, that of the packaged file."""
+        if value == "imagenet":
+            from model_build.weights import IMAGENET_LABELS
+
+            value = IMAGENET_LABELS
+        return super().convert(value, param, ctx)
+
+
+class _Channels(click.ParamType[Any]):
+    """Three numbers, separated by commas, or one."""
 
     name = "R,G,B"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The numbers as floats."""
         try:
-            return triple(value)
+            return channels(value)
         except ValueError:
-            self.fail(f"{value!r} must be three numbers, of red, green and blue, such as 0.485,0.456,0.406", param, ctx)
+            said = "must be three numbers, of red, green and blue, such as 0.485,0.456,0.406, or one for a grey network"
+            self.fail(f"{value!r} {said}", param, ctx)
 
 
 _OPTIONS = (
@@ -65,13 +86,14 @@ _OPTIONS = (
     ),
     click.option(
         "--mean",
-        type=_Triple(),
-        help="What is subtracted from pixels of 0 to 1, always red first. With a value over 1, --mean and --std are "
-        "both of pixels of 0 to 255.  [default: the checkpoint's, else ImageNet's]",
+        type=_Channels(),
+        help="What is subtracted from pixels of 0 to 1, always red first; one number for a network of grey images. "
+        "With a value over 1, --mean and --std are both of pixels of 0 to 255.  "
+        "[default: the checkpoint's, else ImageNet's]",
     ),
     click.option(
         "--std",
-        type=_Triple(),
+        type=_Channels(),
         help="What they are then divided by, always red first.  [default: the checkpoint's, else ImageNet's]",
     ),
     click.option(
@@ -88,6 +110,41 @@ def preprocessing(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+_STRUCTURE = (
+    click.option(
+        "--max-pool/--no-max-pool",
+        "pool",
+        default=None,
+        help="Whether a max-pool follows the first convolution, which no shape tells.  "
+        "[default: the checkpoint's, else yes; no for a 3x3 convolution, as CIFAR's ResNets have]",
+    ),
+    click.option(
+        "--stem-stride",
+        "stride",
+        type=click.Choice([str(stride) for stride in STRIDES]),
+        help="The stride of the first convolution.  [default: the checkpoint's, else 2; 1 for a 3x3 convolution]",
+    ),
+    click.option(
+        "--head-activation",
+        "activation",
+        type=click.Choice(list(ACTIVATIONS)),
+        help="What stands between the layers of a head of several.  [default: the checkpoint's, else relu]",
+    ),
+)
+
+
+def structure(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of what a file of weights doesn't tell of its network; ``choice`` takes their values by name."""
+    for option in reversed(_STRUCTURE):
+        command = option(command)
+    return command
+
+
+def choice(pool: bool | None, stride: str | None, activation: str | None) -> Choice:
+    """The common meaning of the options of ``structure``."""
+    return Choice(pool, None if stride is None else int(stride), activation)
 
 
 def given(**values: Any) -> Given:

@@ -8,8 +8,9 @@ torch, which is why ``__main__`` does so only to build.
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -19,8 +20,9 @@ from classifier import manifest as manifests
 from classifier import runtimes
 from classifier.architectures import DEFAULT
 from classifier.manifest import Manifest
-from model_build import export, gate, onnx, samples, scratch, store
+from model_build import export, gate, onnx, samples, scratch, store, temperature, verification
 from model_build.errors import first_line
+from model_build.verification import VerificationError
 from runners import backends, devices, engines
 from runners.artifacts import newest_build, store_name
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from model_build.gate import Report, Thresholds
     from model_build.samples import Samples
+    from model_build.verification import Original
     from model_build.weights import Checkpoint
 
 
@@ -43,11 +46,13 @@ def build(
     evaluation: Path | None,
     thresholds: Thresholds,
     console: Console,
+    original: Original | None = None,
 ) -> list[tuple[str, str]]:
     """Build which of the ``wanted`` (runtime, precision) pairs are not yet registered, and print the table of them.
 
     The (artifact, reason) pairs that failed the gate. Raises SamplesError if ``calibration`` or ``evaluation``, each a
-    directory or zip of images, or None for the default, can't be used, and StoreError if a disk is full.
+    directory or zip of images, or None for the default, can't be used, and StoreError if a disk is full. ``original``
+    is what all is compared with besides; raises VerificationError where the checkpoint's network disagrees with it.
     """
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     architecture = checkpoint.architecture
@@ -56,6 +61,11 @@ def build(
         step = progress.add_task("reading images", total=2 + 3 * len(wanted))
         calibrate, evaluate = _samples(checkpoint, calibration, evaluation, lambda text: console.print(escape(text)))
         progress.advance(step)
+
+        @cache
+        def eager() -> NDArray[np.float32]:
+            return gate.reference(export.contract(checkpoint), evaluate)
+
         options = {
             "revision": export.REVISION,
             "opset": onnx.OPSET,
@@ -64,8 +74,25 @@ def build(
             "evaluation": evaluate.digest(),
             "network": {"upsample": checkpoint.upsample, "mean": checkpoint.mean, "std": checkpoint.std}
             | ({"bgr": True} if checkpoint.bgr else {})
+            | ({"structure": told} if (told := checkpoint.structure.told()) else {})
             | ({"architecture": architecture} if architecture != DEFAULT else {}),
+            **({"original": {"name": original.name, "digest": original.digest}} if original else {}),
         }
+        untempered = temperature.missing(evaluate)
+        if untempered is None:
+            options["temperature"] = temperature.REVISION
+        else:
+            console.print(
+                escape(f"temperature: {untempered}; T stays 1, the probabilities are the softmax's own"), soft_wrap=True
+            )
+        answers = None
+        if original:
+            progress.update(step, description=f"inferring with {original.name}")
+            answers = verification.probabilities(original, checkpoint, evaluate, evaluation)
+            compared = verification.compare(original, answers, eager(), evaluate)
+            if (needed := compared.failure(thresholds)) is not None:
+                raise VerificationError(f"{compared.sentence(f'nothing is built: {checkpoint.origin}')}; {needed}")
+            console.print(escape(compared.sentence(checkpoint.origin)), soft_wrap=True, highlight=False)
         versions = {pair: store.version(checkpoint, *pair, options) for pair in wanted}
         present = {pair: store.registered(*pair, versions[pair], architecture) for pair in wanted}
         absent = [pair for pair in wanted if present[pair] is None]
@@ -76,7 +103,7 @@ def build(
             extra = 2 * any(precision == "int8" for _, precision in absent)
             store.check_room({aside: largest * (len(absent) + extra), store.models(): largest * len(absent)})
             progress.update(step, description="inferring with the eager network")
-            expected = gate.reference(export.contract(checkpoint), evaluate)
+            eager()
             progress.advance(step)
         failures: list[tuple[str, str]] = []
         passed: list[tuple[Path, Manifest, str, Report]] = []
@@ -102,9 +129,23 @@ def build(
                     gate={},
                 )
                 backend = backends.load(folder, manifest, device)
-                report = gate.judge(backend, evaluate, expected, precision, thresholds)
+                actual, tempered = gate.infer(backend, evaluate), eager()
+                fitted = temperature.fit(actual, evaluate) if untempered is None else None
+                if fitted and fitted.temperature != 1:
+                    path = export.export(checkpoint, runtime, precision, folder, calibrate, fitted.temperature)
+                    manifest = replace(manifest, digest=manifests.sha256(path))
+                    backend = backends.load(folder, manifest, device)
+                    # Compared at one temperature, so that what differs is the export's doing alone.
+                    actual, tempered = gate.infer(backend, evaluate), temperature.scale(eager(), fitted.temperature)
+                report = gate.judge(backend, evaluate, tempered, precision, thresholds, actual)
                 failure = report.failure
-                others = {} if failure else _other_engines(folder, manifest, evaluate, expected, thresholds)
+                others = {} if failure else _other_engines(folder, manifest, evaluate, tempered, thresholds)
+                against = None
+                if original and answers is not None and not failure:
+                    theirs = temperature.scale(answers, fitted.temperature) if fitted else answers
+                    against = verification.compare(original, theirs, actual, evaluate)
+                    needed = against.failure(thresholds) if precision == "fp32" else None
+                    failure = f"{against.sentence('it disagrees:')}; {needed}" if needed else None
             except Exception as error:  # whatever a runtime raises for a GPU that is there and does not work
                 if device == "cpu" or not _of_device(error):
                     raise
@@ -114,7 +155,15 @@ def build(
                 # All three steps of what failed are over, one of what passed is to come.
                 progress.update(step, completed=2 + 3 * len(failures) + 2 * len(passed))
                 continue
-            judged = {"engines": {name: found.told() for name, found in others.items()}} if others else {}
+            judged: dict[str, Any] = {}
+            if others:
+                judged["engines"] = {each: found.told() for each, found in others.items()}
+            if fitted and evaluate.classes is not None:
+                judged["confidence"] = fitted.told(actual, evaluate.classes)
+                console.print(escape(fitted.sentence(name, judged["confidence"])), soft_wrap=True)
+            if against:
+                judged["original"] = against.told()
+                console.print(escape(against.sentence(name)), soft_wrap=True, highlight=False)
             passed.append((path, replace(manifest, gate=report.body() | judged), versions[runtime, precision], report))
             for engine, found in others.items():
                 console.print(escape(found.sentence(name, engine)))

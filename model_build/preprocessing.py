@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from model_build.weights import Checkpoint
 
     Triple = tuple[float, float, float]
+    Channels = tuple[float, ...]  # three, or one of grey
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -26,8 +27,8 @@ class Given:
 
     ``size``, ``resize``, ``squash``, ``interpolation``, ``antialias``: see ``Preprocessing``. ``crop``: the share of
     the scaled image's shorter side that the crop keeps, timm's ``crop_pct``: resize is the whole part of size/crop.
-    ``upsample``: the side in pixels that the graph enlarges S to. ``mean``, ``std``: of R, G, B, for pixels of 0 to 1.
-    ``bgr``: the network was trained on blue, green, red.
+    ``upsample``: the side in pixels that the graph enlarges S to. ``mean``, ``std``: of R, G, B, or one number of grey,
+    for pixels of 0 to 1. ``bgr``: the network was trained on blue, green, red.
     """
 
     size: int | None = None
@@ -37,8 +38,8 @@ class Given:
     interpolation: str | None = None
     antialias: bool | None = None
     upsample: int | None = None
-    mean: Triple | None = None
-    std: Triple | None = None
+    mean: Channels | None = None
+    std: Channels | None = None
     bgr: bool | None = None
 
 
@@ -47,10 +48,11 @@ def default_resize(size: int) -> int:
     return round(size * 256 / 224) if size >= 64 else size
 
 
-def resolve(given: Given, stored: Given) -> dict[str, Any]:
+def resolve(given: Given, stored: Given, default_size: int = SIZE, grey: bool = False) -> dict[str, Any]:
     """The fields of a ``Checkpoint`` that tell its preprocessing: ``given`` first, then ``stored``, then the default.
 
-    A stored resize or upsample belongs to the stored size, and a stored resize to the stored squash. Raises ValueError;
+    ``grey``: the network sees one channel; it has no default of mean and std, and both become three equal numbers. A
+    stored resize or upsample belongs to the stored size, and a stored resize to the stored squash. Raises ValueError;
     its text begins with the option at fault, if there is one.
     """
     sources: dict[str, str] = {}
@@ -64,8 +66,8 @@ def resolve(given: Given, stored: Given) -> dict[str, Any]:
         sources[name] = "default"
         return default
 
-    size, squash = pick("size", SIZE), pick("squash", False, "--no-squash" if given.squash is False else "")
-    own_size, own_shape = size == (stored.size or SIZE), squash == bool(stored.squash)
+    size, squash = pick("size", default_size), pick("squash", False, "--no-squash" if given.squash is False else "")
+    own_size, own_shape = size == (stored.size or default_size), squash == bool(stored.squash)
     if given.resize is not None:
         resize, source = given.resize, "--resize"
     elif given.crop is not None:
@@ -92,20 +94,41 @@ def resolve(given: Given, stored: Given) -> dict[str, Any]:
     if not antialias and interpolation != "bilinear":
         told = "--no-antialias" if given.antialias is False else "antialias false"
         raise ValueError(f"{told} goes with bilinear alone, not with {interpolation}; --antialias is possible")
+    mean, std = pick("mean", None if grey else IMAGENET_MEAN), pick("std", None if grey else IMAGENET_STD)
+    bgr = pick("bgr", False, "--rgb" if given.bgr is False else "")
+    if grey and bgr:
+        raise ValueError(f"{'--bgr' if given.bgr else 'bgr'} is of networks that see colours; this one sees grey")
     return {
         "preprocessing": Preprocessing(size, resize, squash, interpolation, antialias),
         "upsample": stored.upsample if own_size and stored.upsample != size else None,
-        "mean": pick("mean", IMAGENET_MEAN),
-        "std": pick("std", IMAGENET_STD),
-        "bgr": pick("bgr", False, "--rgb" if given.bgr is False else ""),
+        "mean": _three("mean", mean, sources["mean"], grey),
+        "std": _three("std", std, sources["std"], grey),
+        "bgr": bgr,
         "sources": sources,
     }
+
+
+def _three(name: str, values: Channels | None, source: str, grey: bool) -> Triple:
+    """``values`` as three; of grey they are one number, or three equal ones. Raises ValueError."""
+    option = f"--{name}" if source.startswith("--") else name
+    if values is None:
+        raise ValueError(
+            f"the network sees grey images, and nothing tells their {name}: give --mean M and --std S, one number each"
+        )
+    if grey and len(set(values)) > 1:
+        raise ValueError(f"{option} {_text(values)} must be one number, as the network sees grey images")
+    if not grey and len(values) == 1:
+        raise ValueError(f"{option} {_text(values)} must be three numbers, of R, G, B")
+    red, green, blue = values * 3 if len(values) == 1 else values
+    return red, green, blue
 
 
 def line(checkpoint: Checkpoint) -> str:
     """A checkpoint's preprocessing in a line, each value with its source: an option, file, default."""
     preprocessing = checkpoint.preprocessing
     whole = preprocessing.squash and preprocessing.resize == preprocessing.size
+    grey = checkpoint.structure.channels == 1
+    shown = 1 if grey else 3
     told = {
         "size": preprocessing.size,
         "resize": preprocessing.resize,
@@ -113,9 +136,9 @@ def line(checkpoint: Checkpoint) -> str:
         "crop": "none" if whole else f"centre {preprocessing.size}x{preprocessing.size}",
         "interpolation": preprocessing.interpolation,
         "antialias": "yes" if preprocessing.antialias else "no",
-        "mean": ",".join(f"{value:.6g}" for value in checkpoint.mean),
-        "std": ",".join(f"{value:.6g}" for value in checkpoint.std),
-        "bgr": "BGR" if checkpoint.bgr else "RGB",
+        "mean": ",".join(f"{value:.6g}" for value in checkpoint.mean[:shown]),
+        "std": ",".join(f"{value:.6g}" for value in checkpoint.std[:shown]),
+        "bgr": "grey" if grey else "BGR" if checkpoint.bgr else "RGB",
     }
     parts = [
         f"{'channels' if name == 'bgr' else name} {value}"
@@ -125,7 +148,9 @@ def line(checkpoint: Checkpoint) -> str:
     return f"preprocessing: {', '.join(parts)}"
 
 
-def normalisation(mean: Triple | None, std: Triple | None, prefix: str = "") -> tuple[Triple | None, Triple | None]:
+def normalisation(
+    mean: Channels | None, std: Channels | None, prefix: str = ""
+) -> tuple[Channels | None, Channels | None]:
     """``mean`` and ``std`` for pixels of 0 to 1. If a value is over 1, both are for 0 to 255, and are divided.
 
     ``prefix`` stands before their names in messages. Raises ValueError.
@@ -154,8 +179,8 @@ def normalisation(mean: Triple | None, std: Triple | None, prefix: str = "") -> 
     return _divided(mean), _divided(std)
 
 
-def _divided(values: Triple) -> Triple:
-    return values[0] / 255, values[1] / 255, values[2] / 255
+def _divided(values: Channels) -> Channels:
+    return tuple(value / 255 for value in values)
 
 
 def _text(values: tuple[float, ...]) -> str:

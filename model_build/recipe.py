@@ -63,4 +63,5 @@ def metadata(start: Checkpoint, recipe: Recipe, images: int, teacher: Teacher | 
             + (f", distilled from {teacher.told()}" if teacher else "")
         ),
     }
+    told |= start.structure.metadata()
     return told | ({"upsample": str(start.upsample)} if start.upsample else {})

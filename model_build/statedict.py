@@ -8,30 +8,40 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from classifier.architectures import ARCHITECTURES, DEFAULT
-from model_build import layout, pickles, weightset
+from model_build import chosen, layers, layout, modules, pickles, shards, structure, weightset
 from model_build.contents import recognise
 from model_build.errors import FileError
+from model_build.misfit import quoted
+from model_build.network import shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from model_build.weightset import Tensors
+    from model_build.structure import Structure
+    from model_build.weightset import Tensors, WeightSet
 
 
 @dataclass(frozen=True)
 class StateDict:
     """The weights of a file that are served, and the facts beside them.
 
-    ``state``: torchvision's state dict of ``architecture``, float32, without counters. ``metadata``: a safetensors
-    file's own. ``extras``: the plain entries beside the weights by name (classes, class_to_idx, args, …), as JSON could
-    hold them.
+    ``state``: the state dict of ``architecture``, of a ResNet18 with ``structure``, by torchvision's names, float32,
+    without counters. ``metadata``: a safetensors file's own. ``extras``: the plain entries beside the weights by name
+    (classes, class_to_idx, args, …), as JSON could hold them.
     """
 
     state: Tensors
+    structure: Structure
     metadata: dict[str, str]
     extras: dict[str, Any]
     architecture: str = DEFAULT
+
+    def told(self) -> dict[str, Any]:
+        """All that the file tells by name; its metadata prevails."""
+        told = self.extras | self.metadata
+        # One number called mean is more likely a result than the mean of the channels.
+        return {key: value for key, value in told.items() if not (key in ("mean", "std") and type(value) is float)}
 
 
 def read(path: Path, key: str | None, notice: Callable[[str], None], architecture: str | None = None) -> StateDict:
@@ -40,23 +50,32 @@ def read(path: Path, key: str | None, notice: Callable[[str], None], architectur
     They are of ``architecture``, else of the first one whose keys the file has, a ResNet18 before all others.
     ``notice`` is told the set that was taken and those left. Its texts and FileError's follow the file's name.
     """
-    metadata: dict[str, str] = {}
-    if recognise(path) == "safetensors":
-        data, metadata = _safetensors(path)
-    else:
-        data = pickles.load(path)
+    places = shards.index(path)
+    data, metadata = (shards.merge(path, places, lambda file: _load(file)[0]), {}) if places else _load(path)
     if not isinstance(data, dict):
         raise FileError(f"holds a {type(data).__name__}, not a state dict")
-    held = weightset.architectures(data, key)
+    held = weightset.architectures(data, key, architecture or DEFAULT)
     if architecture is not None and held and architecture not in held:
         found = " and a ".join(ARCHITECTURES[name] for name in held)
         raise FileError(
             f"is no {ARCHITECTURES[architecture]}, as --arch {architecture} says, but a {found}: --arch {held[0]}"
         )
-    architecture = architecture or next(iter(held), DEFAULT)
-    chosen = weightset.find(data, key, notice, architecture)
-    state = _fitted(chosen.tensors, architecture)
-    return StateDict(state, metadata, _extras(data, chosen.path), architecture)
+    taken = chosen.find(data, key, notice, architecture or next(iter(held), DEFAULT))
+    extras, (state, shaped) = _extras(data, taken.path), _fitted(taken)
+    if whole := modules.around(data, taken.path):
+        notice(f"holds a whole module, {quoted(whole.kind)}; its tensors are read, and none of its code")
+        if taken.architecture != DEFAULT:
+            raise FileError(
+                f"holds a whole module of a {ARCHITECTURES[taken.architecture]}, whose layers are not compared with "
+                "what would be served: save its state_dict()"
+            )
+        extras |= layers.told(whole, taken, shaped)
+    return StateDict(state, shaped, metadata, extras, taken.architecture)
+
+
+def _load(path: Path) -> tuple[Any, dict[str, str]]:
+    """What a file holds, and its metadata where it is a safetensors file."""
+    return _safetensors(path) if recognise(path) == "safetensors" else (pickles.load(path), {})
 
 
 def _safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -78,32 +97,34 @@ def _extras(data: dict[Any, Any], path: tuple[str, ...]) -> dict[str, Any]:
     return extras
 
 
-def _fitted(tensors: Tensors, architecture: str) -> Tensors:
-    """``tensors``, whose keys are right, as float32. Raises FileError for the first whose shape or values are wrong."""
-    head = tensors[f"{layout.head(architecture)}.weight"]
-    expected = layout.shapes(architecture, head.shape[0] if head.ndim == 2 and head.shape[0] else 1)
+def _fitted(taken: WeightSet) -> tuple[Tensors, Structure]:
+    """The tensors, whose keys are right, as float32, and their structure.
+
+    Raises FileError for the first whose shape or values are wrong.
+    """
+    tensors, architecture = taken.tensors, taken.architecture
+    found, output = structure.TORCHVISION, layout.head(architecture)
+    if architecture == DEFAULT:
+        assert taken.head, "a set that fits has a head"
+        found = structure.of_shapes(tensors["conv1.weight"], taken.head)
+        output = found.output
+    last = tensors[f"{output}.weight"]
+    classes = last.shape[0] if last.ndim == 2 and last.shape[0] else 1
     state = {}
-    for key, shape in expected.items():
+    for key, shape in shapes(found, classes, architecture).items():
         value = tensors[key]
         if tuple(value.shape) != shape:
             raise FileError(
                 f"is no {ARCHITECTURES[architecture]}: {key!r} has shape {tuple(value.shape)}, expected {shape}"
-                f"{_hint(key, value, architecture)}"
             )
         if not weightset.dense(value) or not value.is_floating_point():
-            found = f"{value.dtype}, {value.layout}, on {value.device}".replace("torch.", "")
-            raise FileError(f"can't be used: {key!r} is of {found}; plain floating-point numbers are expected")
+            kind = f"{value.dtype}, {value.layout}, on {value.device}".replace("torch.", "")
+            if value.layout is torch.strided and 0 in value.stride():
+                kind += ", expanded from fewer values"
+            raise FileError(f"can't be used: {key!r} is of {kind}; plain floating-point numbers are expected")
         state[key] = value.detach().to(torch.float32)
         if not bool(torch.isfinite(state[key]).all()):
             raise FileError(f"can't be used: {key!r} holds values that are not finite in float32")
         if key.endswith("running_var") and bool((state[key] < 0).any()):
             raise FileError(f"can't be used: {key!r} holds negative variances")
-    return state
-
-
-def _hint(key: str, value: torch.Tensor, architecture: str) -> str:
-    if key != layout.stem(architecture) or value.ndim != 4:
-        return ""
-    if value.shape[1] != 3:
-        return f": it takes images of {value.shape[1]} channels, and RGB is served"
-    return ": a stem of another kernel, as ResNets for CIFAR have" if architecture.startswith("resnet") else ""
+    return state, found

@@ -79,7 +79,7 @@ def registered(runtime: str, precision: str, version: str, architecture: str = D
     tag = f"{name}:{version}"
     try:
         model = bentoml.models.get(tag)
-        manifests.load(Path(model.path))
+        manifests.read(Path(model.path))
     except NotFound:
         return None
     except (BentoMLException, manifests.ManifestError):
@@ -168,7 +168,7 @@ def _fill(artifact: Path, manifest: Manifest, final: Path, labels: dict[str, str
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             # A build of the same at the same time was quicker; what it has put there is what this one would.
-            manifests.load(final)
+            manifests.read(final)
 
 
 def _point_latest(name: str, version: str, *, replace: bool) -> None:

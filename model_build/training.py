@@ -63,16 +63,17 @@ class Training:
         if teacher:
             teacher.sit_with(start, device)
         self.peak = recipe.peak(start.origin)
-        network = from_state(start.state, start.classes, start.architecture)
-        size = start.preprocessing.size
-        model = Contract(network, size=size, upsample=start.upsample, mean=start.mean, std=start.std)
+        network = from_state(start.state, start.classes, start.structure, start.architecture)
+        size, grey = start.preprocessing.size, start.structure.channels == 1
+        model = Contract(network, size=size, upsample=start.upsample, grey=grey, mean=start.mean, std=start.std)
         self.model = model.to(device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         named = dict(network.named_parameters())
         if recipe.frozen:
             network.requires_grad_(False)
+            # Of a ResNet18 all layers of its head, which may be several.
             head = layout.head(start.architecture)
-            named = {name: named[name] for name in (f"{head}.weight", f"{head}.bias")}
+            named = {name: value for name, value in named.items() if name.startswith(f"{head}.")}
             for value in named.values():
                 value.requires_grad_()
         groups = [

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from classifier.architectures import ARCHITECTURES, DEFAULT
 from classifier.labels import Labels
-from model_build import hub, layout, statedict
+from model_build import hub, layout, repositories, statedict
 from model_build import metadata as _metadata
 from model_build import preprocessing as _preprocessing
+from model_build import structure as _structure
 from model_build.errors import FileError
 from model_build.label_text import LabelsError
 from model_build.labels import from_extras, read_labels
-from model_build.preprocessing import Given
+from model_build.preprocessing import SIZE, Given
+from model_build.structure import SMALL, TORCHVISION, Choice, Structure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,9 +34,7 @@ ASSETS = Path(__file__).parent / "assets"
 DEMO_FILE = ASSETS / "resnet18-cifar10.safetensors"
 IMAGENET_LABELS = ASSETS / "labels-imagenet.json"
 DEMO_LABELS = ASSETS / "labels-cifar10.json"
-# The usual suffixes of files of weights; none is needed.
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
-NOTHING = Given()
+NOTHING, UNTOLD = Given(), Choice()
 
 
 class WeightsError(Exception):
@@ -44,11 +45,11 @@ class WeightsError(Exception):
 class Checkpoint:
     """A network's weights, with all that serving them needs.
 
-    ``state``: torchvision's state dict of ``architecture``, float32, for R, G, B. ``preprocessing``: from a photo to
-    the square input of side S; ``upsample``: the side the graph enlarges S to, or None; ``mean``, ``std``: of R, G, B,
-    for pixels of 0 to 1; ``bgr``: that the weights were of B, G, R in their file. ``digest``: sha256 over names, shapes
-    and values, so that one set of weights in two files is the same. ``sources``: where each of the preprocessing comes
-    from, by the names that ``preprocessing.line`` has.
+    ``state``: the state dict of ``architecture``, a ResNet18's with ``structure``, by torchvision's names, float32, for
+    R, G, B. ``preprocessing``: from a photo to the square input of side S; ``upsample``: the side the graph enlarges S
+    to, or None; ``mean``, ``std``: of R, G, B, for pixels of 0 to 1; ``bgr``: that the weights were of B, G, R in their
+    file. ``digest``: sha256 over names, shapes, values and structure, so that one set of weights in two files is the
+    same. ``sources``: where each of the preprocessing comes from, by the names that ``preprocessing.line`` has.
     """
 
     state: dict[str, torch.Tensor]
@@ -60,13 +61,14 @@ class Checkpoint:
     std: Triple
     digest: str
     bgr: bool = False
+    structure: Structure = TORCHVISION
     sources: dict[str, str] = field(default_factory=dict, compare=False)
     architecture: str = DEFAULT
 
     @property
     def classes(self) -> int:
         """C, the number of outputs."""
-        return int(self.state[f"{layout.head(self.architecture)}.weight"].shape[0])
+        return int(self.state[f"{layout.output(self.architecture, self.structure)}.weight"].shape[0])
 
 
 def find(
@@ -75,6 +77,7 @@ def find(
     labels: Path | None = None,
     key: str | None = None,
     given: Given = NOTHING,
+    choice: Choice = UNTOLD,
     notice: Callable[[str], None] = print,
     tell: Callable[[str], None] = print,
     architecture: str | None = None,
@@ -82,12 +85,18 @@ def find(
     """The checkpoint that ``weights`` names: ``auto``, ``imagenet``, ``demo`` or a path.
 
     ``architecture`` None is the one whose keys the file has, else ResNet18. ``given`` overrides the preprocessing in
-    the file. ``auto`` is ImageNet's weights if they are available, else the demo, and ``notice`` is told so. Of several
-    sets of weights in a file the average is taken, or the one that ``key`` names; ``tell`` is told the choice, the
-    rest, and how the file ``labels`` was read. Raises WeightsError, or LabelsError for that file.
+    the file, ``choice`` what is assumed of a ResNet18's structure. ``auto`` is ImageNet's weights if they are
+    available, else the demo, and ``notice`` is told so. Of several sets of weights in a file the average is taken, or
+    the one that ``key`` names; ``tell`` is told the choice, the rest, what is assumed, and how the file ``labels`` was
+    read. Raises WeightsError, or LabelsError for that file.
     """
     if key is not None and weights in ("auto", "imagenet", "demo"):
         raise WeightsError(f"--key {key!r} chooses in a file of weights, and --weights {weights} is none")
+    if choice != UNTOLD and weights in ("auto", "imagenet", "demo"):
+        raise WeightsError(
+            "--max-pool, --stem-stride and --head-activation tell what a file of weights doesn't, and --weights "
+            f"{weights} is none"
+        )
     named = architecture or DEFAULT
     if weights == "auto":
         try:
@@ -106,7 +115,7 @@ def find(
             )
         checkpoint = _demo(given)
     else:
-        checkpoint = _from_file(Path(weights), key, given, tell, architecture)
+        checkpoint = _from_file(Path(weights), key, given, choice, tell, architecture)
         if architecture is None and checkpoint.architecture != DEFAULT:
             tell(f"{checkpoint.origin} has the keys of {ARCHITECTURES[checkpoint.architecture]}, and is taken for that")
     if labels is not None:
@@ -132,52 +141,60 @@ def _imagenet(given: Given, architecture: str) -> Checkpoint:
     except hub.HubError as error:
         raise WeightsError(str(error)) from None
     stored, told = _read(path, architecture=architecture), hub.preprocessing(path, architecture)
-    return _checkpoint(stored, "imagenet", read_labels(IMAGENET_LABELS), told or {}, given)
+    stored = replace(stored, extras=(told or {}) | stored.extras)
+    return _checkpoint(stored, "imagenet", read_labels(IMAGENET_LABELS), given)
 
 
 def _demo(given: Given) -> Checkpoint:
     stored = _read(DEMO_FILE)
-    return _checkpoint(stored, "demo", read_labels(DEMO_LABELS), stored.metadata, given)
+    return _checkpoint(stored, "demo", read_labels(DEMO_LABELS), given)
 
 
 def _from_file(
-    path: Path, key: str | None, given: Given, tell: Callable[[str], None], architecture: str | None
+    path: Path,
+    key: str | None,
+    given: Given,
+    choice: Choice,
+    tell: Callable[[str], None],
+    architecture: str | None,
 ) -> Checkpoint:
+    name, beside = _name(path), {}
     try:
         if path.is_dir():
-            inside = sorted(file.name for file in path.iterdir() if file.suffix in SUFFIXES)
-            found = f"; name the file in it: {', '.join(inside[:3])}" if inside else ""
-            raise WeightsError(f"--weights {str(path)!r} is a directory, not a file{found}")
-        if not path.is_file():
-            raise WeightsError(f"--weights {str(path)!r} is not a file, nor one of auto, imagenet, demo")
+            beside, path = repositories.told(path), repositories.weights(path, lambda text: tell(f"{name} {text}"))
+        elif not path.is_file():
+            raise WeightsError(f"--weights {str(path)!r} is not a file or folder, nor one of auto, imagenet, demo")
+        elif left := [other for other in repositories.FILES if path.with_name(other).is_file()]:
+            tell(f"{name} alone is read; what {' and '.join(left)} beside it say is not: give the folder for that")
+    except FileError as error:
+        raise WeightsError(f"{name} {error}") from None
     except OSError as error:
         raise WeightsError(f"--weights {str(path)!r} can't be read: {error.strerror}") from None
-    name, stored = _name(path), _read(path, key, tell, architecture)
-    head = f"{layout.head(stored.architecture)}.weight"
-    classes = len(stored.state[head])
-    if classes == 1:
-        shape, classes = list(stored.state[head].shape), 2
+    stored = _read(path, key, tell, architecture)
+    stored = replace(stored, extras=beside | stored.extras)
+    output = layout.output(stored.architecture, stored.structure)
+    last = stored.state[f"{output}.weight"]
+    if len(last) == 1:
         stored = replace(stored, state=_two_classes(stored))
         tell(
-            f"{name} has one output ({head} {shape}), taken for a sigmoid's: it is served as two classes, the "
-            "negative and then the positive, whose probability is that sigmoid"
+            f"{name} has one output ({output}.weight {list(last.shape)}), taken for a sigmoid's: it is served as two "
+            "classes, the negative and then the positive, whose probability is that sigmoid"
         )
-    told = stored.extras | stored.metadata
+    classes = max(2, len(last))
     try:
-        labels = from_extras(told, classes)
+        labels = from_extras(stored.told(), classes)
     except LabelsError as error:
         raise WeightsError(f"{name}: {error}") from None
     published = hub.preprocessing(path, stored.architecture) if classes == 1000 else None
     if labels is None:
         labels = numbered(classes) if published is None else read_labels(IMAGENET_LABELS)
-    # One number called mean is more likely a result than the mean of three channels.
-    told = {entry: value for entry, value in told.items() if not (entry in ("mean", "std") and type(value) is float)}
-    return _checkpoint(stored, name, labels, (published or {}) | told, given)
+    stored = replace(stored, extras=(published or {}) | stored.extras)
+    return _checkpoint(stored, name, labels, given, choice, lambda text: tell(f"{name} {text}"))
 
 
 def _name(path: Path) -> str:
     """The file's name as printable text; a file system allows more."""
-    return os.fsencode(path.name).decode("utf-8", errors="replace")
+    return os.fsencode(path.name or path.resolve().name).decode("utf-8", errors="replace")
 
 
 def _read(
@@ -193,21 +210,33 @@ def _read(
 
 def _two_classes(stored: StateDict) -> dict[str, torch.Tensor]:
     """A head of one logit z as two of 0 and z, so that softmax gives 1 - sigmoid(z) and sigmoid(z)."""
-    state, head = stored.state, layout.head(stored.architecture)
-    keys = (f"{head}.weight", f"{head}.bias")
-    return state | {key: torch.cat([torch.zeros_like(state[key]), state[key]]) for key in keys}
+    output = layout.output(stored.architecture, stored.structure)
+    last = [f"{output}.{name}" for name in ("weight", "bias")]
+    return stored.state | {key: torch.cat([torch.zeros_like(stored.state[key]), stored.state[key]]) for key in last}
 
 
-def _checkpoint(weights: StateDict, origin: str, labels: Labels, metadata: dict[str, Any], given: Given) -> Checkpoint:
-    state, architecture = weights.state, weights.architecture
+def _checkpoint(
+    stored: StateDict,
+    origin: str,
+    labels: Labels,
+    given: Given,
+    choice: Choice = UNTOLD,
+    notice: Callable[[str], None] = print,
+) -> Checkpoint:
+    """The checkpoint of what a file holds. ``notice`` is told what is assumed, without the file's name."""
+    state, architecture = stored.state, stored.architecture
+    found, small = stored.structure, stored.structure.kernel == 3
     try:
-        stored = _metadata.read(metadata)
+        told, chosen = _metadata.read(stored.told()), _structure.read(stored.told())
     except ValueError as error:
         raise WeightsError(f"{origin}: its metadata can't be used: {error}") from None
     try:
-        prepared = _preprocessing.resolve(given, stored)
+        found = _structure.decide(found, choice, chosen, notice)
+        prepared = _preprocessing.resolve(given, told, SMALL if small else SIZE, grey=found.channels == 1)
     except ValueError as error:
         raise WeightsError(str(error) if str(error).startswith("--") else f"{origin}: {error}") from None
+    if small and given.size is None and told.size is None:
+        notice(f"has that stem, and nothing tells its images' size: {SMALL} pixels are assumed; --size says otherwise")
     if prepared["bgr"]:
         # Turned here once, so that nothing else needs to know: the service's pixels are R, G, B.
         stem = layout.stem(architecture)
@@ -216,6 +245,14 @@ def _checkpoint(weights: StateDict, origin: str, labels: Labels, metadata: dict[
     for key in sorted(state):
         digest.update(f"{key}{tuple(state[key].shape)}".encode())
         digest.update(state[key].numpy().tobytes())
+    if told_apart := found.told():
+        digest.update(json.dumps(told_apart, sort_keys=True).encode())
     return Checkpoint(
-        state=state, origin=origin, labels=labels, digest=digest.hexdigest(), architecture=architecture, **prepared
+        state=state,
+        origin=origin,
+        labels=labels,
+        digest=digest.hexdigest(),
+        structure=found,
+        architecture=architecture,
+        **prepared,
     )

@@ -71,7 +71,8 @@ def main(ctx: click.Context, source: Path, out: Path, chinese: bool, top_k: int)
       RESNET18_MODEL=resnet18-onnx-fp32:latest python -m offline photos/ --out fp32.csv
 
     The model, the pixels and the limits are the service's, and so are the settings RESNET18_…: RUNTIME, ENGINE,
-    PRECISION, DEVICE, MODEL, THREADS, MAX_BODY_BYTES (here of a file), MAX_PIXELS, DECODER, DECODE_….
+    PRECISION, DEVICE, MODEL, THREADS, MAX_BODY_BYTES (here of a file), MAX_PIXELS, DECODER, DECODE_…; MIN_CONFIDENCE
+    adds "confident" to the lines of .jsonl; TRUNCATED=accept adds warnings, in a table as the message.
 
     A row an image, in the order of the paths: path, label, class_id and probability of the most probable class, or
     error and message of an image that can't be read, and the model. A line of .jsonl holds the top k, as the service's
@@ -85,7 +86,7 @@ def main(ctx: click.Context, source: Path, out: Path, chinese: bool, top_k: int)
     from classifier.settings import SettingsError
     from model_build.listing import FolderError
     from offline.labelling import InferenceError
-    from runners.engine import START_ERRORS
+    from runners.predictor import START_ERRORS
 
     if out.suffix != ".jsonl" and ctx.get_parameter_source("top_k") is ParameterSource.COMMANDLINE:
         raise click.UsageError(f"--top-k {top_k}: only .jsonl holds more than the first; --out is {str(out)!r}")
@@ -108,7 +109,7 @@ def _run(source: Path, out: Path, chinese: bool, top_k: int) -> int:
     telemetry.off()
     from classifier import settings as _settings
     from offline.labelling import Labeller
-    from runners import artifacts, backends, engine
+    from runners import artifacts, backends, predictor
     from serving.placements import decoder_of
 
     settings = _settings.read()
@@ -124,7 +125,7 @@ def _run(source: Path, out: Path, chinese: bool, top_k: int) -> int:
     try:
         names = [name for name in found.names if shown(name) not in output.done]
         if names:
-            loaded = engine.open_engine(settings, artifact.tag, device, settings.threads_of(1))
+            loaded = predictor.open_predictor(settings, artifact.tag, device, settings.threads_of(1))
             on = f"{loaded.name} on {loaded.backend.device}, {settings.threads_of(1)} threads"
             console.print(
                 f"{artifact.tag}, {artifact.manifest.weights['origin']} weights; {on}", markup=False, soft_wrap=True

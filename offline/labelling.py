@@ -7,18 +7,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from classifier.errors import ClassifierError
+from classifier.labels import confidence
 from offline.source import shown
-from runners.engine import image_run
+from runners.predictor import image_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from classifier.pixels import Decoded
     from classifier.settings import Settings
     from offline.source import Source
-    from runners.engine import Engine
+    from runners.predictor import Predictor
 
 # Images that a thread takes at once: handing each over by itself would cost 2 % of the throughput.
 TAKEN = 4
@@ -34,7 +33,7 @@ class InferenceError(Exception):
 
 
 class Labeller:
-    """Rows for the images of ``source``, by ``engine``, within the limits of ``settings``.
+    """Rows for the images of ``source``, by ``predictor``, within the limits of ``settings``.
 
     A row is ``{"path": …, "predictions": […], "model": …}``, or has ``"error"`` in place of the predictions: the
     objects that the service answers with. ``decode``: an encoded image to pixels. ``make``: what a row becomes, in the
@@ -44,20 +43,20 @@ class Labeller:
     def __init__(
         self,
         settings: Settings,
-        engine: Engine,
-        decode: Callable[[Any], NDArray[np.uint8]],
+        predictor: Predictor,
+        decode: Callable[[Any], Decoded],
         source: Source,
         top_k: int,
         make: Callable[[dict[str, Any]], bytes],
     ) -> None:
         limit = settings.max_body_bytes
-        on_cpu = engine.backend.device == "cpu"
+        on_cpu = predictor.backend.device == "cpu"
         self._threads = settings.threads_of(1)
         self._batch = 1 if on_cpu else min(GPU_BATCH, settings.max_batch)
         self._taken = TAKEN if on_cpu else self._batch
-        self._run = image_run(engine, lambda name: decode(source.read(name, limit)))
-        self._labels, self._tag = engine.artifact.manifest.labels, engine.artifact.tag
-        self._top_k, self._make = top_k, make
+        self._run = image_run(predictor, lambda name: decode(source.read(name, limit)))
+        self._labels, self._tag = predictor.artifact.manifest.labels, predictor.artifact.tag
+        self._top_k, self._make, self._enough = top_k, make, settings.min_confidence
 
     def label(self, names: Sequence[str]) -> Generator[list[tuple[bytes, bool]], None, None]:
         """What the rows of ``names`` become, in order, some at a time, each with whether it is an error.
@@ -84,7 +83,8 @@ class Labeller:
                 if isinstance(result, ClassifierError):
                     answer = result.body()
                 else:
-                    answer = {"predictions": self._labels.top(result.probabilities, self._top_k)}
+                    predictions = self._labels.top(result.probabilities, self._top_k)
+                    answer = {"predictions": predictions} | result.notes() | confidence(predictions, self._enough)
                 row = self._make({"path": shown(name), **answer, "model": self._tag})
                 rows.append((row, "error" in answer))
         return rows

@@ -50,9 +50,10 @@ class Layout:
         return [name for name in COLUMNS if name != "label_zh" or self.chinese]
 
     def flat(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The columns of a row: those of its first prediction, or of its error."""
+        """The columns of a row: those of its first prediction and its warnings, or of its error."""
         error = row.get("error", {})
-        values = {**row, **row.get("predictions", [{}])[0], "error": error.get("code"), "message": error.get("message")}
+        message = error.get("message") or "; ".join(row.get("warnings", ())) or None
+        values = {**row, **row.get("predictions", [{}])[0], "error": error.get("code"), "message": message}
         return {name: values.get(name) for name in self.columns}
 
 

@@ -69,7 +69,7 @@ def open_artifact(tag: str) -> Artifact:
 
     try:
         folder = Path(bentoml.models.get(tag).path)
-        return Artifact(tag, folder, manifests.load(folder))
+        return Artifact(tag, folder, manifests.read(folder))
     except (bentoml.exceptions.BentoMLException, manifests.ManifestError) as error:
         raise ArtifactError(f"model {tag} can't be served: {error}; {HINT}") from None
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import aiohttp
     from numpy.typing import NDArray
 
-    from runners.engine import Engine
     from runners.executors import ExecutorPool
+    from runners.predictor import Predictor
 
 PATH = "/infer"
 TIME_LEFT = "x-time-left-ms"
@@ -66,7 +66,7 @@ class RunnerClient:
         ]
 
     async def describe(self) -> dict[str, Any]:
-        """The runner's own description: its engine's and its executor pool's.
+        """The runner's own description: its predictor's and its executor pool's.
 
         Raises ClassifierError("unavailable") where the runner does not answer within 5 s.
         """
@@ -144,15 +144,15 @@ def _error(answer: bytes, retry_after: str | None) -> ClassifierError:
     return ClassifierError(error.pop("code"), error.pop("message"), retry_after=wait, **error)
 
 
-async def answer(executors: ExecutorPool, engine: Engine, body: bytes, time_left_ms: float) -> bytes:
+async def answer(executors: ExecutorPool, predictor: Predictor, body: bytes, time_left_ms: float) -> bytes:
     """The runner's side of ``RunnerClient.submit``: the reply's body. Raises ClassifierError."""
-    size = engine.artifact.manifest.preprocessing.size
+    size = predictor.artifact.manifest.preprocessing.size
     one = size * size * 3
     if not body or len(body) % one:
         raise ClassifierError("bad_request", f"{len(body)} bytes are no whole number of images of {size} px")
     images = np.frombuffer(body, np.uint8).reshape(-1, size, size, 3)
     results = await executors.submit(list(images), time.monotonic() + time_left_ms / 1e3)
-    rows = np.full((len(images), len(engine.artifact.manifest.labels) + 2), np.nan, np.float32)
+    rows = np.full((len(images), len(predictor.artifact.manifest.labels) + 2), np.nan, np.float32)
     for row, result in zip(rows, results, strict=True):
         if isinstance(result, ClassifierError):
             raise result

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import ClientDisconnect
 
 from classifier.errors import ClassifierError
+from classifier.labels import confidence
 from runners.budget import budget_s
 from serving import parameters, replies, upload
 from serving.disconnect import unless_gone
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from classifier.settings import Settings
+    from runners.results import ImageResult
     from serving.metrics import RequestMetrics
     from serving.placements import Placement
 
@@ -72,7 +74,7 @@ class Classifier:
 
     async def scores(self, request: Request) -> Response:
         """The reply to TorchServe's ``POST /predictions/resnet18``: the probability of each of the top five classes."""
-        return await self.answer(request, "image", self._read_one, self._scores, replies.json_response)
+        return await self.answer(request, "image", self._read_one, self._scores, _reply_scores)
 
     def _reply(self, body: dict[str, Any], timing: Timing) -> Response:
         return replies.json_response(body | {"model": self._model, "timing_ms": timing.body()}, timing)
@@ -120,33 +122,55 @@ class Classifier:
     async def _one(
         self, request: Request, sent: upload.Upload, timing: Timing, deadline: float
     ) -> tuple[dict[str, Any], int]:
-        top_k = parameters.top_k(request, sent.fields, len(self._labels))
+        describe = self._describing(request, sent)
         (result,) = await self.results(request, sent.images, timing, deadline)
         if isinstance(result, ClassifierError):
             raise result
-        return {"predictions": self._labels.top(result.probabilities, top_k)}, 1
+        return describe(result), 1
 
     async def _scores(
         self, request: Request, sent: upload.Upload, timing: Timing, deadline: float
     ) -> tuple[dict[str, Any], int]:
+        parameters.check_top_k_alone(request, sent.fields)
         top_k = parameters.top_k(request, sent.fields, len(self._labels), default=5)
         (result,) = await self.results(request, sent.images, timing, deadline)
         if isinstance(result, ClassifierError):
             raise result
-        return {one["label"]: one["probability"] for one in self._labels.top(result.probabilities, top_k)}, 1
+        scores = {one["label"]: one["probability"] for one in self._labels.top(result.probabilities, top_k)}
+        return {"scores": scores, "warnings": result.warnings}, 1
 
     async def _many(
         self, request: Request, sent: upload.Upload, timing: Timing, deadline: float
     ) -> tuple[dict[str, Any], int]:
-        top_k = parameters.top_k(request, sent.fields, len(self._labels))
+        describe = self._describing(request, sent)
         results: list[dict[str, Any]] = []
         for result in await self.results(request, sent.images, timing, deadline):
             if isinstance(result, ClassifierError):
                 self._metrics.failed(result)
                 results.append(result.body())
             else:
-                results.append({"predictions": self._labels.top(result.probabilities, top_k)})
+                results.append(describe(result))
         return {"results": results}, sum("predictions" in result for result in results)
+
+    def _describing(self, request: Request, sent: upload.Upload) -> Callable[[ImageResult], dict[str, Any]]:
+        """A function of an image's result that gives what ``request`` wants to know of it.
+
+        Raises ClassifierError("invalid_parameter").
+        """
+        fields, labels, groups = sent.fields, self._labels, self._labels.groups
+        level = parameters.level(request, fields, len(groups) if groups else 0)
+        listed = groups if groups and level == "group" else labels
+        top_k = parameters.top_k(request, fields, len(listed))
+        enough = parameters.min_confidence(request, fields, self._settings.min_confidence)
+
+        def describe(result: ImageResult) -> dict[str, Any]:
+            probabilities = result.probabilities
+            answer: dict[str, Any] = {"predictions": listed.top(probabilities, top_k)}
+            if groups and listed is labels:
+                answer["groups"] = groups.top(probabilities, min(top_k, len(groups)))
+            return answer | confidence(answer["predictions"], enough) | result.notes()
+
+        return describe
 
     async def _read(
         self, request: Request, read: Read, reservation: upload.Reservation
@@ -176,3 +200,11 @@ class Classifier:
                 continue
             timing.include(result)
         return results
+
+
+def _reply_scores(body: dict[str, Any], timing: Timing) -> Response:
+    """TorchServe's body has no place for warnings: they are in a header."""
+    response = replies.json_response(body["scores"], timing)
+    if body["warnings"]:
+        response.headers["X-Warnings"] = "; ".join(body["warnings"])
+    return response

@@ -17,10 +17,9 @@ import numpy as np
 
 from classifier import decoder, pixels
 from classifier.errors import ClassifierError
+from classifier.pixels import Decoded
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from classifier.decoder import Limits
 
 # A process that has decoded so many images is replaced, which frees the memory that it has leaked.
@@ -52,7 +51,7 @@ class _Process:
 
 
 class ContainedDecoder:
-    """``pixels.decode`` in other processes, one for each thread that calls."""
+    """``pixels.read`` in other processes, one for each thread that calls."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -71,10 +70,10 @@ class ContainedDecoder:
         with self._lock:
             self._stop()
 
-    def __call__(self, data: bytes) -> NDArray[np.uint8]:
+    def __call__(self, data: bytes) -> Decoded:
         """Pixels uint8[S, S, 3] of an encoded image.
 
-        Raises the ClassifierError of ``pixels.decode``, "decode_timeout" after the time that one image may take, or
+        Raises the ClassifierError of ``pixels.read``, "decode_timeout" after the time that one image may take, or
         "unreadable_image" if two processes died of it.
         """
         for attempt in (1, 2):
@@ -94,10 +93,12 @@ class ContainedDecoder:
             return self._read(answer)
         raise ClassifierError("unreadable_image", "the image can't be decoded: the decoder died of it, twice")
 
-    def _read(self, answer: bytearray) -> NDArray[np.uint8]:
+    def _read(self, answer: bytearray) -> Decoded:
         size = self._limits.preprocessing.size
         if answer[:1] == decoder.PIXELS:
-            return np.frombuffer(answer, np.uint8, offset=1).reshape(size, size, 3)
+            found = np.frombuffer(answer, np.uint8, count=size * size * 3, offset=1).reshape(size, size, 3)
+            told = answer[1 + found.nbytes :]
+            return Decoded(found, tuple(json.loads(told)) if told else ())
         code, message, facts = json.loads(answer[1:])
         raise ClassifierError(code, message, **facts)
 

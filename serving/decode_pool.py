@@ -13,12 +13,10 @@ from classifier.errors import ClassifierError
 from runners.admission import overloaded
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from classifier.pixels import Decoded
     from runners.results import ImageResult
 
-    Decode = Callable[[Any], NDArray[np.uint8]]
+    Decode = Callable[[Any], Decoded]
 
 # The weight of the newest image in the moving mean of decoding times.
 _NEWEST = 0.1
@@ -46,7 +44,7 @@ class DecodePool:
         ``deadline``: seconds of ``time.monotonic()``.
         """
         decoded = await asyncio.gather(*(self._one(image, deadline) for image in images))
-        good = [item for item, _ in decoded if not isinstance(item, ClassifierError)]
+        good = [item.pixels for item, _ in decoded if not isinstance(item, ClassifierError)]
         inferred = iter(await submit_pixels(good) if good else [])
         results: list[ImageResult | Exception] = []
         for item, took in decoded:
@@ -55,7 +53,7 @@ class DecodePool:
                 continue
             result = next(inferred)
             if not isinstance(result, Exception):
-                result.decode_ms = took
+                result.decode_ms, result.warnings = took, item.warnings
             results.append(result)
         return results
 

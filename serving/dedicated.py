@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from classifier.errors import ClassifierError
-from runners import engine, remote
+from runners import predictor, remote
 from serving import replies, worker
 from serving.application import HttpService
 from serving.disconnect import unless_gone
@@ -59,10 +59,10 @@ def service(settings: Settings, tag: str, device: str) -> Any:
         def __init__(self) -> None:
             try:
                 threads = settings.threads_of(1) if device == "cpu" else 1
-                self.engine = engine.open_engine(settings, tag, device, threads)
-                run = engine.pixel_run(self.engine)
-                self.executors = engine.start_executors(settings, self.engine, run, executors=threads)
-            except engine.START_ERRORS as error:
+                self.predictor = predictor.open_predictor(settings, tag, device, threads)
+                run = predictor.pixel_run(self.predictor)
+                self.executors = predictor.start_executors(settings, self.predictor, run, executors=threads)
+            except predictor.START_ERRORS as error:
                 worker.abort(error)
             BatchMetrics(self.executors, settings.slo_ms / 1e3)
             self.direct_handlers[remote.PATH] = self.answer
@@ -71,7 +71,7 @@ def service(settings: Settings, tag: str, device: str) -> Any:
             """The reply to RunnerClient.submit."""
             try:
                 time_left = float(request.headers[remote.TIME_LEFT])
-                work = remote.answer(self.executors, self.engine, await request.body(), time_left)
+                work = remote.answer(self.executors, self.predictor, await request.body(), time_left)
                 return Response(await unless_gone(request, work))
             except ClassifierError as error:
                 return replies.error_response(error)
@@ -80,7 +80,7 @@ def service(settings: Settings, tag: str, device: str) -> Any:
 
         def describe(self) -> dict[str, Any]:
             """The field ``runner`` of ``GET /model``."""
-            return {"pid": os.getpid(), **self.engine.describe(), "batcher": self.executors.describe()}
+            return {"pid": os.getpid(), **self.predictor.describe(), "batcher": self.executors.describe()}
 
         async def __is_ready__(self) -> bool:
             return self.executors.ready()

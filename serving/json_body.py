@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from classifier.errors import ClassifierError
+from serving import parameters
 from serving.schema import UPLOADS
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class Document:
 
 
 def images(body: bytes, name: str, most: int, add: Callable[[int], None]) -> tuple[list[bytes], dict[str, list[str]]]:
-    """The images of a JSON body, still encoded, and its ``top_k`` as text in the dict of fields.
+    """The images of a JSON body, still encoded, and its parameters as text in the dict of fields.
 
     ``name``: the key of the route's images, which INSTANCES may stand for. ``most``: how many images are allowed.
     ``add`` is called with the bytes of each image, and may raise.
@@ -133,7 +134,7 @@ def images(body: bytes, name: str, most: int, add: Callable[[int], None]) -> tup
     """
     document = Document(body)
     keys = (name, INSTANCES)
-    allowed = [*keys, "top_k"]
+    allowed = [*keys, *parameters.NAMES]
     if not isinstance(document.value, dict):
         what = f"the body is {_shown(document.value)}"
         raise ClassifierError("invalid_parameter", f"{what}; it must be {_example(name)}", allowed=allowed)
@@ -163,8 +164,8 @@ def images(body: bytes, name: str, most: int, add: Callable[[int], None]) -> tup
         image = image_of(document, value, f"{key}[{index}]" if many else key, index)
         add(len(image))
         found.append(image)
-    top_k = document.value.get("top_k")
-    return found, {} if top_k is None else {"top_k": [number_text(top_k)]}
+    told = {parameter: document.value.get(parameter) for parameter in parameters.NAMES}
+    return found, {parameter: [number_text(value)] for parameter, value in told.items() if value is not None}
 
 
 def image_of(document: Document, value: Any, where: str, index: int) -> bytes:

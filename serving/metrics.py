@@ -148,6 +148,24 @@ def _child(metric: Counter, label: str, known: dict[str, Counter]) -> Counter:
     return known[label]
 
 
+class CacheMetrics:
+    """Images by what the cache made of them, and its size, of one API process."""
+
+    def __init__(self) -> None:
+        from prometheus_client import Counter, Gauge
+
+        images = Counter("resnet18_cache_images_total", "Images asked for: hit, shared or miss", ["outcome"])
+        self._images = [images.labels(outcome) for outcome in ("hit", "shared", "miss")]
+        self._bytes = Gauge("resnet18_cache_bytes", "Memory that cached results take", multiprocess_mode="livesum")
+
+    def answered(self, hits: int, shared: int, misses: int, held: int) -> None:
+        """Count images whose result was known, was another's in flight, or was inferred; ``held``: bytes taken."""
+        for counter, images in zip(self._images, (hits, shared, misses), strict=True):
+            if images:
+                counter.inc(images)
+        self._bytes.set(held)
+
+
 class AccessMetrics:
     """Requests that the access middleware refused, of one API process."""
 

@@ -97,8 +97,8 @@ class OpenInference:
         reservation.add(held)
         reservation.give_back(len(whole))
         options = _parameters(value)
-        top_k = options.get("top_k")
-        fields = {} if top_k is None else {"top_k": [json_body.number_text(top_k)]}
+        told = {name: options.get(name) for name in parameters.NAMES}
+        fields = {name: [json_body.number_text(one)] for name, one in told.items() if one is not None}
         identity = value.get("id")
         return Inference(images, fields, None if identity is None else str(identity), _outputs(value, options))
 
@@ -144,6 +144,7 @@ class OpenInference:
         return list(pixels.reshape(shape).copy())
 
     async def _infer(self, request: Request, sent: Any, timing: Timing, deadline: float) -> tuple[dict[str, Any], int]:
+        parameters.check_top_k_alone(request, sent.fields)
         top_k = parameters.top_k(request, sent.fields, len(self._labels))
         results = await self._classifier.results(request, sent.images, timing, deadline)
         for index, result in enumerate(results):
@@ -161,6 +162,9 @@ class OpenInference:
         answer: dict[str, Any] = {"model_name": self._name, "model_version": self._version}
         if sent.id is not None:
             answer["id"] = sent.id
+        warned = [f"image {index}: {text}" for index, result in enumerate(results) for text in result.warnings]
+        if warned:  # a parameter's value is no list
+            answer["parameters"] = {"warnings": "; ".join(warned)}
         tensors = [(name, *made[name], binary) for name, binary in sent.outputs.items()]
         return answer | {"outputs": tensors}, len(results)
 

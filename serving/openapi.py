@@ -15,6 +15,7 @@ from classifier.errors import STATUS
 from classifier.settings import listed
 from serving import schema
 from serving.access import OpenPaths
+from serving.parameters import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,6 +44,8 @@ _HEADERS = {
     "WWW-Authenticate": ("string", "Bearer"),
     "Accept-Encoding": ("string", "identity, with unsupported_encoding"),
 }
+_MIN_CONFIDENCE = {"type": "number", "minimum": 0, "maximum": 1, "description": schema.MIN_CONFIDENCE}
+_LEVEL = {"type": "string", "enum": list(LEVELS), "description": schema.LEVEL}
 _HEADERS_OF = {401: "WWW-Authenticate", 415: "Accept-Encoding", 429: "Retry-After", 503: "Retry-After"}
 _SECURITY = {
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -50,8 +53,8 @@ _SECURITY = {
 }
 
 
-def document(settings: Settings, classes: int, keyed: bool) -> OpenAPISpecification:
-    """The description of a service with ``classes`` labels; ``keyed``: it asks for API keys."""
+def document(settings: Settings, classes: int, keyed: bool, grouped: bool = False) -> OpenAPISpecification:
+    """The description of a service with ``classes`` labels, ``grouped`` or not; ``keyed``: it asks for API keys."""
     # No "default": clients that are generated would send it in the query beside another in the form.
     default = min(schema.TOP_K, classes)
     top_k = {
@@ -60,8 +63,9 @@ def document(settings: Settings, classes: int, keyed: bool) -> OpenAPISpecificat
         "maximum": classes,
         "description": f"predictions an image, else {default}",
     }
+    asked = {"top_k": top_k, "min_confidence": _MIN_CONFIDENCE} | ({"level": _LEVEL} if grouped else {})
     operations = [
-        *(_upload(settings, path, upload, top_k) for path, upload in schema.UPLOADS.items()),
+        *(_upload(settings, path, upload, asked) for path, upload in schema.UPLOADS.items()),
         _get("/model", _MODEL, "What is served, where, and how accurate it was found to be.", "ModelOutput"),
         _get("/labels", _MODEL, "The names of all classes, in class order.", "LabelsOutput"),
         _get("/livez", _OPERATION, "The process answers."),
@@ -98,7 +102,7 @@ def document(settings: Settings, classes: int, keyed: bool) -> OpenAPISpecificat
 
 
 def _upload(
-    settings: Settings, path: str, upload: schema.Upload, top_k: dict[str, Any]
+    settings: Settings, path: str, upload: schema.Upload, parameters: dict[str, dict[str, Any]]
 ) -> tuple[str, str, dict[str, Any], set[int]]:
     form, base64 = (
         {
@@ -107,12 +111,15 @@ def _upload(
                 upload.field: {"type": "array", "items": image, "minItems": 1, "maxItems": settings.max_images}
                 if upload.many
                 else image,
-                "top_k": number,
+                **numbers,
             },
             "required": [upload.field],
             "additionalProperties": False,
         }
-        for image, number in ((_BINARY, top_k), (_BASE64, top_k | {"nullable": True}))
+        for image, numbers in (
+            (_BINARY, parameters),
+            (_BASE64, {name: number | {"nullable": True} for name, number in parameters.items()}),
+        )
     )
     encoding = {upload.field: {"contentType": "image/*"}}
     allowed = {"type": "integer", "minimum": 1, "maximum": settings.timeout_ms}
@@ -121,9 +128,10 @@ def _upload(
         "tags": [_IMAGES],
         "summary": upload.summary,
         "description": "The body is a form, one image itself, whose bytes tell its format, or JSON with base64. "
-        "`top_k` comes in the query or in the body; two different values are refused.",
+        f"{' and '.join(f'`{name}`' for name in parameters)} come in the query or in the body; two different values of "
+        "one are refused.",
         "parameters": [
-            {"name": "top_k", "in": "query", "schema": top_k},
+            *({"name": name, "in": "query", "schema": number} for name, number in parameters.items()),
             {
                 "name": "X-Time-Allowed-Ms",
                 "in": "header",

@@ -10,7 +10,8 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 
 from classifier import pixels
 from classifier.decoder import Limits
-from runners import artifacts, engine
+from classifier.pixels import Decoded
+from runners import artifacts, predictor
 from runners.budget import margin_s
 from runners.remote import RunnerClient
 from serving.containment import ContainedDecoder
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Placement(Protocol):
-    """Turns encoded images into results, wherever the engine is. ``artifact``: the artifact that it serves."""
+    """Turns encoded images into results, wherever the predictor is. ``artifact``: the artifact that it serves."""
 
     artifact: Artifact
 
@@ -54,24 +55,24 @@ class Placement(Protocol):
 
 
 class Inline:
-    """The engine in this process. On a CPU each executor's thread decodes and infers.
+    """The predictor in this process. On a CPU each executor's thread decodes and infers.
 
     On a GPU the threads of a decode pool decode, and one executor infers.
     """
 
     def __init__(self, settings: Settings, tag: str, device: str) -> None:
         threads = settings.threads_of(settings.workers)
-        self._engine = engine.open_engine(settings, tag, device, threads)
-        self.artifact = self._engine.artifact
+        self._predictor = predictor.open_predictor(settings, tag, device, threads)
+        self.artifact = self._predictor.artifact
         decode = decoder_of(settings, self.artifact)
         self._decode_pool: DecodePool | None = None
         if device == "cpu":
-            run = engine.image_run(self._engine, decode)
-            self._executors = engine.start_executors(settings, self._engine, run, executors=threads, decodes=True)
+            run = predictor.image_run(self._predictor, decode)
+            self._executors = predictor.start_executors(settings, self._predictor, run, executors=threads, decodes=True)
         else:
             self._decode_pool = DecodePool(decode, threads)
-            run = engine.pixel_run(self._engine)
-            self._executors = engine.start_executors(settings, self._engine, run, executors=1)
+            run = predictor.pixel_run(self._predictor)
+            self._executors = predictor.start_executors(settings, self._predictor, run, executors=1)
         BatchMetrics(self._executors, settings.slo_ms / 1e3)
 
     async def submit(self, images: list[Any], deadline: float) -> list[ImageResult | Exception]:
@@ -94,7 +95,7 @@ class Inline:
 
     async def describe(self) -> dict[str, Any]:
         """See Placement."""
-        return {**self._engine.describe(), "batcher": self._executors.describe()}
+        return {**self._predictor.describe(), "batcher": self._executors.describe()}
 
     async def stop(self) -> None:
         """See Placement."""
@@ -102,7 +103,7 @@ class Inline:
 
 
 class Dedicated:
-    """The engine in the runner's process, to which this process sends the pixels that its decode pool has decoded."""
+    """The predictor in the runner's process, to which this one sends the pixels that its decode pool has decoded."""
 
     def __init__(self, settings: Settings, tag: str, name: str) -> None:
         self.artifact = artifacts.open_artifact(tag)
@@ -135,10 +136,13 @@ class Dedicated:
 def decoder_of(settings: Settings, artifact: Artifact) -> Decode:
     """Encoded images to pixels, as ``settings`` ask. What comes as pixels, of the artifact's size, passes."""
     preprocessing, max_pixels = artifact.manifest.preprocessing, settings.max_pixels
-    seconds = settings.decode_timeout_ms / 1e3
+    seconds, truncated = settings.decode_timeout_ms / 1e3, settings.truncated == "accept"
     if settings.decoder == "contained":
-        contained = ContainedDecoder(Limits(preprocessing, max_pixels, seconds, settings.decode_memory_mb * 2**20))
-        return lambda data: data if isinstance(data, np.ndarray) else contained(data)
-    return lambda data: (
-        data if isinstance(data, np.ndarray) else pixels.decode(data, preprocessing, max_pixels, seconds)
-    )
+        memory = settings.decode_memory_mb * 2**20
+        read: Decode = ContainedDecoder(Limits(preprocessing, max_pixels, seconds, memory, truncated))
+    else:
+
+        def read(data: Any) -> Decoded:
+            return pixels.read(data, preprocessing, max_pixels, seconds, truncated)
+
+    return lambda data: Decoded(data) if isinstance(data, np.ndarray) else read(data)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 TOP_K = 3
+MIN_CONFIDENCE = "the probability that the first prediction must reach to be confident"
+LEVEL = "what the predictions are of: class, or group where the model has groups"
+_CONFIDENT = "whether the first prediction reaches the least confidence, where one is set or asked for"
 
 
 class Passed:
@@ -54,6 +57,8 @@ class ClassifyInput(_Unparsed):
 
     image: Annotated[Path, ContentType("image/*")]
     top_k: int = Field(TOP_K, ge=1, description="predictions to give, at most the number of classes")
+    min_confidence: float | None = Field(None, ge=0, le=1, description=MIN_CONFIDENCE)
+    level: str | None = Field(None, description=LEVEL)
 
 
 class ClassifyBatchInput(_Unparsed):
@@ -61,6 +66,8 @@ class ClassifyBatchInput(_Unparsed):
 
     images: list[Annotated[Path, ContentType("image/*")]]
     top_k: int = Field(TOP_K, ge=1, description="predictions to give for each image")
+    min_confidence: float | None = Field(None, ge=0, le=1, description=MIN_CONFIDENCE)
+    level: str | None = Field(None, description=LEVEL)
 
 
 _LABELS: dict[str, Any] = {
@@ -71,6 +78,14 @@ Prediction = create_model(
     "Prediction",
     __doc__="A class and how probable it is.",
     class_id=(int, ...),
+    label=(str, ...),
+    **_LABELS,
+    probability=(float, ...),
+)
+Group = create_model(
+    "Group",
+    __doc__="A group of classes, and the sum of their probabilities.",
+    group_id=(int, ...),
     label=(str, ...),
     **_LABELS,
     probability=(float, ...),
@@ -112,18 +127,21 @@ class Error(BaseModel):
     error: ErrorBody
 
 
-class ClassifyOutput(BaseModel):
+class Predicted(BaseModel):
+    """An image of a batch: its predictions, most probable first: of classes, or with level=group of groups."""
+
+    predictions: list[Prediction | Group]
+    groups: list[Group] | None = Field(None, description="the most probable groups, where the model has groups")
+    confident: bool | None = Field(None, description=_CONFIDENT)
+    cached: bool | None = Field(None, description="true where another image of the same bytes was inferred for it")
+    warnings: list[str] | None = Field(None, description="what is missing of the image, where its file ends early")
+
+
+class ClassifyOutput(Predicted):
     """The predictions of one image, most probable first."""
 
-    predictions: list[Prediction]
     model: Model
     timing_ms: Timings
-
-
-class Predicted(BaseModel):
-    """An image of a batch: its predictions, most probable first."""
-
-    predictions: list[Prediction]
 
 
 class ClassifyBatchOutput(BaseModel):
@@ -184,6 +202,7 @@ class ModelOutput(BaseModel):
     workers: int
     decoder: str
     slo_ms: int
+    min_confidence: float
     runner: dict[str, Any]
     gate: dict[str, Any]
     export: dict[str, Any]

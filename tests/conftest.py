@@ -22,6 +22,7 @@ from tests.programs import debian as debian
 from tests.server import ROOT as ROOT
 from tests.server import Server as Server
 from tests.server import environment as environment
+from tests.server import launching
 from tests.server import output_of as output_of
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from runners.artifacts import Artifact
 
 SHARED = ROOT.parent / "shared"
+# Pillow's.
+MAX_IMAGE_PIXELS = 1024**3 // 4 // 3
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -148,6 +151,14 @@ def _no_usage_data() -> None:
     telemetry.off()
 
 
+@pytest.fixture(autouse=True)
+def _pillow_s_own_limit() -> None:
+    """Decoding sets Pillow's limit of pixels for the whole process: no test begins with another's."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS
+
+
 @pytest.fixture
 def empty_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A BENTOML_HOME with nothing in it, for one test: in this process and in those that it starts."""
@@ -235,27 +246,18 @@ def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return programs.kubectl(tmp_path_factory.mktemp("kubectl"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def launch(store: Path) -> Iterator[Callable[..., Server]]:
-    """A function that starts a server with settings given by name; all are stopped at the end."""
-    started: list[Server] = []
-
-    def start(port: int | None = None, **settings: str) -> Server:
-        server = Server(store, settings=settings, port=port)
-        started.append(server)
-        return server
-
-    yield start
-    for server in started:
-        server.tell_to_stop()
-    for server in started:
-        server.stop()
+    """See ``launching``. A server that idles costs 2 % of a core, so it ends with the tests of its file."""
+    with launching(store) as start:
+        yield start
 
 
 @pytest.fixture(scope="session")
-def server(launch: Callable[..., Server]) -> Server:
+def server(store: Path) -> Iterator[Server]:
     """The service as ``make serve`` starts it: ONNX, inline, one worker; limits lowered for tests to reach them."""
-    return launch(max_body_bytes="3000000", max_images="4", max_pixels="4000000").wait()
+    with launching(store) as start:
+        yield start(max_body_bytes="3000000", max_images="4", max_pixels="4000000").wait()
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 15) -> bool:

@@ -18,7 +18,7 @@ from classifier.runtimes import DEFAULT, RUNTIMES
 from harness.http import free_port, wait_ready
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -120,6 +120,25 @@ class Server:
 
         root = psutil.Process(self.process.pid)
         return [root.pid, *(child.pid for child in root.children(recursive=True))]
+
+
+@contextlib.contextmanager
+def launching(store: Path) -> Iterator[Callable[..., Server]]:
+    """A function that starts a server with settings given by name; all are stopped at the end, together."""
+    started: list[Server] = []
+
+    def start(port: int | None = None, **settings: str) -> Server:
+        server = Server(store, settings=settings, port=port)
+        started.append(server)
+        return server
+
+    try:
+        yield start
+    finally:
+        for server in started:
+            server.tell_to_stop()
+        for server in started:
+            server.stop()
 
 
 def environment() -> dict[str, str]:

@@ -126,7 +126,7 @@ def test_the_walk_sees_an_arrow_that_points_up(tmp_path: Path) -> None:
     )
     assert "serving.replies" in everywhere(path)
     assert not within("serving.replies", ALLOWED["runners"])
-    assert not within("runners.engine", ALLOWED["model_build"])
+    assert not within("runners.predictor", ALLOWED["model_build"])
     assert within("runners.backends.load", ALLOWED["model_build"])
     assert sorted(on_import(path)) == ["classifier.pixels", "numpy", "torch", "torchvision.models.resnet18", "yaml"]
 

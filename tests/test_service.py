@@ -250,7 +250,7 @@ def test_unknown_paths_do_not_become_metric_labels(server: Server) -> None:
 def test_openapi_describes_the_routes(server: Server) -> None:
     paths = server.client.get("/docs.json").json()["paths"]
     body = paths["/classify"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert set(body["properties"]) == {"image", "top_k"}
+    assert set(body["properties"]) == {"image", "top_k", "min_confidence"}
     assert "/classify_batch" in paths
 
 

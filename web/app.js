@@ -82,7 +82,8 @@ function renderModel() {
     byId("demo-classes").textContent = t("demo_classes", { count: names.length, names: names.join(t("list_separator")) });
   }
   const classes = model ? words.number(model.classes) : "…";
-  byId("rule").textContent = t("rule", { low: words.percent(LOW), margin: words.number(100 * MARGIN), classes });
+  const low = Math.max(LOW, model?.min_confidence ?? 0);
+  byId("rule").textContent = t("rule", { low: words.percent(low), margin: words.number(100 * MARGIN), classes });
 }
 
 function modelLine() {

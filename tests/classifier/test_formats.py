@@ -10,7 +10,10 @@ import sys
 import pytest
 from PIL import Image
 
+from classifier import pixels
+from classifier.errors import ClassifierError
 from classifier.formats import FORMATS, KNOWN, sniff
+from classifier.preprocessing import Preprocessing
 from tests.conftest import ROOT, environment
 
 SNIFFED = {
@@ -88,6 +91,19 @@ def test_a_format_whose_package_is_missing_is_named_with_what_would_read_it() ->
     assert message.startswith("the image is HEIC, which this service reads where pillow_heif is installed: ")
     assert "pip install -r requirements/heif.txt" in message
     assert set(KNOWN) - set(formats) == {"HEIF"}
+
+
+def test_a_package_that_does_not_load_is_no_failing_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is installed, so HEIC is known; but it was built for another machine, say."""
+    monkeypatch.setitem(sys.modules, "classifier.heif", None)
+    with pytest.raises(ClassifierError) as raised:
+        pixels.decode(b"\0\0\0\x18ftypheic\0\0\0\0", Preprocessing(8, 8), 1000)
+    error = raised.value
+    assert error.code == "unsupported_media_type"
+    assert error.message.startswith(
+        "the image is HEIC, and pillow_heif, which reads it, can't be loaded here: ModuleNotFoundError; this service"
+    )
+    assert error.facts == {"allowed": [name for name in FORMATS if name != "HEIF"]}
 
 
 def test_a_package_of_its_own_is_imported_with_the_first_such_image() -> None:

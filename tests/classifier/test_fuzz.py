@@ -1,6 +1,6 @@
 """Images of every format, broken in every way we know: pixels or one of three errors, in bounded memory and time.
 
-``FUZZ_SECONDS`` (15) is shared by the ways of breaking; each is tried with new examples until its share is spent.
+``FUZZ_SECONDS`` (8) is shared by the ways of breaking; each is tried with new examples until its share is spent.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "15"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "8"))
 CODES = {"unreadable_image", "image_too_large", "unsupported_media_type"}
 # Over what the process takes after all seeds: a decoder at 1 megapixel needs a few times 4 MB, and never for long.
 MAX_GROWTH_MB = 100

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from classifier.labels import Labels
+from classifier.labels import Groups, Labels
 from model_build.labels import parse_labels
 from model_build.weights import DEMO_LABELS, IMAGENET_LABELS
 
 LABELS = Labels(("ant", "bee", "cat", "dog"), ("蚂蚁", "蜜蜂", "猫", "狗"))
+
+
+GROUPS = Groups(Labels(("pet", "insect"), ("宠物", "昆虫")), (1, -1, 0, 0))
 
 
 def ids(probabilities: list[float], k: int) -> list[int]:
@@ -142,3 +146,28 @@ def test_demo_labels_are_those_of_the_demo_checkpoint() -> None:
 
     with safe_open(DEMO_FILE, "pt") as file:
         assert list(packaged("cifar10").en) == json.loads(file.metadata()["labels"])
+
+
+def test_a_group_is_the_sum_of_its_classes_and_a_class_may_have_none() -> None:
+    assert GROUPS.top(np.array([0.1, 0.2, 0.4, 0.3], np.float32), 2) == [
+        {"group_id": 0, "label": "pet", "label_zh": "宠物", "probability": 0.7},
+        {"group_id": 1, "label": "insect", "label_zh": "昆虫", "probability": 0.1},
+    ]
+
+
+def test_a_sum_is_never_over_one() -> None:
+    groups = Groups(Labels(("all",)), (0,) * 3)
+    assert groups.top(np.array([0.4, 0.4, 0.2000001], np.float32), 1)[0]["probability"] == 1
+
+
+def test_groups_are_told_where_there_are_any() -> None:
+    grouped = replace(LABELS, groups=GROUPS)
+    assert Labels.parse(json.loads(json.dumps(grouped.told()))) == grouped
+    assert {name: names for name, names in grouped.told().items() if name != "groups"} == LABELS.told()
+    assert "groups" not in LABELS.told()
+
+
+@pytest.mark.parametrize("of", [(0, 0), (0, 1, 2, 0), (0, -2, 0, 0), (0, True, 0, 0)])
+def test_groups_that_do_not_fit(of: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="group"):
+        replace(LABELS, groups=Groups(GROUPS.names, of))

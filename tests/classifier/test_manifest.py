@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from classifier import manifest as manifests
-from classifier.labels import Labels
+from classifier.labels import Groups, Labels
 from classifier.manifest import FILE_NAME, SCHEMA, Manifest, ManifestError
 from classifier.preprocessing import Preprocessing
 from classifier.runtimes import RUNTIMES
@@ -35,14 +35,24 @@ def change(folder: Path, **fields: Any) -> None:
 
 
 def test_saved_is_loaded(folder: Path, manifest_of: Callable[..., Manifest]) -> None:
-    assert manifests.load(folder) == manifest_of(folder / "model.onnx")
+    assert manifests.read(folder) == manifest_of(folder / "model.onnx")
 
 
 def test_labels_without_chinese_names(folder: Path, manifest_of: Callable[..., Manifest]) -> None:
     manifest = manifest_of(folder / "model.onnx", labels=Labels(("a", "b", "c")))
     manifest.save(folder)
-    loaded = manifests.load(folder)
+    loaded = manifests.read(folder)
     assert (loaded, loaded.labels.zh) == (manifest, None)
+
+
+def test_labels_with_groups(folder: Path, manifest_of: Callable[..., Manifest]) -> None:
+    groups = Groups(Labels(("pet", "wild")), (0, -1))
+    manifest = manifest_of(folder / "model.onnx", labels=Labels(("cat", "dog"), groups=groups))
+    manifest.save(folder)
+    assert manifests.read(folder) == manifest
+    change(folder, labels={"en": ["cat", "dog"], "zh": None, "groups": {"en": ["pet"], "zh": None, "of": [0, 1]}})
+    with pytest.raises(ManifestError, match="a class is in a group that is none of the 1"):
+        manifests.read(folder)
 
 
 def test_preprocessing_stands_among_the_others(folder: Path, manifest_of: Callable[..., Manifest]) -> None:
@@ -54,7 +64,7 @@ def test_preprocessing_stands_among_the_others(folder: Path, manifest_of: Callab
     manifest_of(folder / "model.onnx", preprocessing=unusual).save(folder)
     names = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
     assert (names["size"], names["resize"], names["squash"], names["interpolation"]) == (32, 40, True, "lanczos")
-    assert manifests.load(folder).preprocessing == unusual
+    assert manifests.read(folder).preprocessing == unusual
 
 
 def test_what_is_told_of_preprocessing(folder: Path, manifest_of: Callable[..., Manifest]) -> None:
@@ -75,28 +85,28 @@ def test_file_is_readable_text(folder: Path) -> None:
 
 def test_missing(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"manifest\.json is missing"):
-        manifests.load(tmp_path)
+        manifests.read(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b'{"schema": 1'])
 def test_not_json(folder: Path, content: bytes) -> None:
     (folder / FILE_NAME).write_bytes(content)
     with pytest.raises(ManifestError, match=r"manifest\.json can't be read"):
-        manifests.load(folder)
+        manifests.read(folder)
 
 
 @pytest.mark.parametrize(("content", "found"), [("[]", "None"), ("3", "None"), ("{}", "None"), ('{"schema": 2}', "2")])
 def test_other_schema(folder: Path, content: str, found: str) -> None:
     (folder / FILE_NAME).write_text(content, encoding="utf-8")
     with pytest.raises(ManifestError, match=rf"manifest\.json has schema {found}; this version reads schema {SCHEMA}"):
-        manifests.load(folder)
+        manifests.read(folder)
 
 
 @pytest.mark.parametrize("field", ["runtime", "precision", "file", "digest", "size", "labels", "weights", "gate"])
 def test_missing_field(folder: Path, field: str) -> None:
     change(folder, **{field: None})
     with pytest.raises(ManifestError, match=rf"manifest\.json is not a manifest: .*{field}"):
-        manifests.load(folder)
+        manifests.read(folder)
 
 
 @pytest.mark.parametrize(
@@ -119,26 +129,26 @@ def test_missing_field(folder: Path, field: str) -> None:
 def test_wrong_field(folder: Path, fields: dict[str, Any]) -> None:
     change(folder, **fields)
     with pytest.raises(ManifestError, match=r"manifest\.json"):
-        manifests.load(folder)
+        manifests.read(folder)
 
 
 def test_unknown_runtime(folder: Path) -> None:
     change(folder, runtime="tensorrt")
     with pytest.raises(ManifestError, match=rf"manifest\.json has runtime 'tensorrt'; .* has {', '.join(RUNTIMES)}$"):
-        manifests.load(folder)
+        manifests.read(folder)
 
 
 def test_artifact_missing(folder: Path) -> None:
     (folder / "model.onnx").unlink()
     with pytest.raises(ManifestError, match=r"model\.onnx is missing"):
-        manifests.load(folder)
+        manifests.read(folder)
 
 
 @pytest.mark.parametrize("content", [b"artifacT", b"artifac", b"artifact+", b""])
 def test_artifact_damaged(folder: Path, content: bytes) -> None:
     (folder / "model.onnx").write_bytes(content)
     with pytest.raises(ManifestError, match=r"model\.onnx is damaged: its sha256 is not the one in manifest\.json"):
-        manifests.load(folder)
+        manifests.read(folder)
 
 
 def test_sha256(tmp_path: Path) -> None:

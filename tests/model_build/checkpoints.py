@@ -28,8 +28,9 @@ def under(prefix: str, state: State) -> State:
 
 
 def saved(path: Path, data: Any) -> str:
-    """The path of a file that holds ``data``."""
-    if path.suffix == ".safetensors":
+    """The path of a file that holds ``data``: of safetensors if it is called so, or has no suffix and may be one."""
+    tensors = all(isinstance(value, torch.Tensor) for value in data.values()) if isinstance(data, dict) else False
+    if path.suffix == ".safetensors" or (tensors and not path.suffix):
         save_file(data, path)
     else:
         torch.save(data, path)

@@ -22,7 +22,7 @@ from classifier import manifest as manifests
 from classifier.preprocessing import Preprocessing
 from classifier.runtimes import RUNTIMES
 from classifier.settings import Settings
-from model_build import pipeline, scratch
+from model_build import export, gate, pipeline, samples, scratch, temperature
 from model_build.__main__ import console, main
 from model_build.network import resnet18
 from model_build.store import register
@@ -110,7 +110,10 @@ class TestWords:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (("--weights", "nowhere.pth"), "--weights 'nowhere.pth' is not a file, nor one of auto, imagenet, demo"),
+            (
+                ("--weights", "nowhere.pth"),
+                "--weights 'nowhere.pth' is not a file or folder, nor one of auto, imagenet, demo",
+            ),
             (("--weights", "README.md"), "README.md is a text that begins with"),
             (("--weights", "demo", "--key", "ema"), "--key 'ema' chooses in a file of weights, and --weights demo is"),
             (("--weights", "demo", "--resize", "16"), "--resize 16 is smaller than the crop of 32 pixels"),
@@ -220,6 +223,50 @@ class TestGate:
         assert bentoml.models.list() == []
 
 
+class TestTemperature:
+    """The graph's softmax is calibrated on images whose classes are known."""
+
+    def test_it_is_in_the_file_and_its_figures_in_the_manifest(
+        self, empty_store: Path, tmp_path: Path, demo: Checkpoint
+    ) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), np.uint8)
+        seen = gate.reference(export.contract(demo), samples.Samples(noise, None, "noise")).argmax(1)
+        for number, image in enumerate(noise):
+            # Half of what the network sees is right; it is surer than that.
+            folder = tmp_path / "eval" / demo.labels.en[(seen[number] + number % 2) % 10]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{number}.png")
+        arguments = ("--weights", "demo", "--runtime", "onnx", "--precisions", "fp32")
+        result = build(*arguments, "--eval", str(tmp_path / "eval"))
+        assert result.exit_code == 0, result.output
+        artifact = artifacts.open_artifact("resnet18-onnx-fp32:latest")
+        report = artifact.manifest.gate
+        told = report["confidence"]
+        assert (told["fitted_on"], told["judged_on"]) == (100, 100)
+        assert 1.2 < told["temperature"] < 8
+        assert told["after"]["ece"] < told["before"]["ece"]
+        assert sum(one["count"] for one in told["after"]["bins"]) == 100
+        assert f"resnet18-onnx-fp32: temperature {told['temperature']:g}, fitted on 100 of the images" in words(result)
+        # The eager network at the same temperature is what it is compared with.
+        assert report["largest_difference"] <= 1e-4
+        given = samples.from_folder(demo, tmp_path / "eval")
+        rows = gate.infer(backends.load(artifact.folder, artifact.manifest), given)
+        assert given.classes is not None
+        _, judged = temperature.halves(given.classes)
+        assert temperature.Reliability.of(rows[judged], given.classes[judged]).ece == pytest.approx(
+            told["after"]["ece"], abs=1e-4
+        )
+
+    def test_too_few_images_leave_it_at_one(self, empty_store: Path, tmp_path: Path) -> None:
+        for label in ("cat", "dog"):
+            (tmp_path / "eval" / label).mkdir(parents=True)
+            Image.new("RGB", (32, 32)).save(tmp_path / "eval" / label / "0.png")
+        arguments = ("--weights", "demo", "--runtime", "onnx", "--precisions", "fp32")
+        result = build(*arguments, "--eval", str(tmp_path / "eval"))
+        assert "temperature: eval has 2 images, and at least 200 are needed; T stays 1" in words(result)
+        assert "confidence" not in artifacts.open_artifact("resnet18-onnx-fp32:latest").manifest.gate
+
+
 class TestNotice:
     """``auto`` without ImageNet's weights."""
 
@@ -263,6 +310,22 @@ class TestNotes:
         assert said in words(build("--weights", path))
         assert said not in words(build("--weights", path, "--labels", "imagenet"))
         assert [checkpoint.labels.en[281] for checkpoint in built] == ["class 281", "tabby"]
+
+    def test_groups(self, built: list[Checkpoint], tmp_path: Path) -> None:
+        path = saved(tmp_path / "w.pth", made(1000))
+        said = words(build("--weights", path, "--labels", "imagenet"))
+        assert "groups-imagenet.yaml: 36 groups, which have 1000 of the 1000 classes" in said
+        own = tmp_path / "own.yaml"
+        own.write_text("pet: {zh: 宠物, classes: [tabby, 151-268]}")
+        for more in ((), ("--groups", str(own))):
+            build("--weights", path, *more)
+            build("--weights", path, "--labels", "imagenet", *more)
+        groups = [checkpoint.labels.groups for checkpoint in built]
+        assert [None if each is None else len(each) for each in groups] == [36, None, 36, 1]
+        own.write_text("pet: {classes: [tabyy]}")
+        result = build("--weights", path, "--groups", str(own))
+        assert result.exit_code == 1
+        assert "own.yaml': group 'pet': 'tabyy' is none of the 1000 labels" in words(result)
 
     def test_one_output(self, built: list[Checkpoint], tmp_path: Path) -> None:
         result = build("--weights", saved(tmp_path / "w.pth", made(1)))
@@ -329,7 +392,7 @@ class TestStore:
         artifact.write_bytes(bytes(range(256)) * 100)
         tag = register(artifact, manifest_of(artifact), "00000000-11111111")
         folder = empty_store / "models" / tag.replace(":", "/")
-        manifest, file = manifests.load(folder), tmp_path / "model.bentomodel"
+        manifest, file = manifests.read(folder), tmp_path / "model.bentomodel"
         command("bentoml", "models", "export", tag, str(file), home=empty_store)
         command("bentoml", "models", "delete", "-y", tag, home=empty_store)
         assert not folder.exists()

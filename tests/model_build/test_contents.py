@@ -149,6 +149,13 @@ class TestDamaged:
         assert torch.load(path, weights_only=True)
         assert "is damaged: the checksum of 'w/data/" in said(path)
 
+    def test_a_zip_that_unpacks_to_much_more(self, tmp_path: Path) -> None:
+        with zipfile.ZipFile(tmp_path / "w.pth", "w", zipfile.ZIP_DEFLATED) as file:
+            file.writestr("w/data.pkl", b"\x80\x02.")
+            file.writestr("w/data/0", bytes(1 << 20))
+        size = (tmp_path / "w.pth").stat().st_size
+        assert said(tmp_path / "w.pth").startswith(f"is a zip of {size} bytes that unpacks to {(1 << 20) + 3}, and at")
+
     def test_without_checksums(self, tmp_path: Path) -> None:
         torch.serialization.set_crc32_options(False)
         try:

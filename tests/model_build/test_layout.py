@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from classifier.architectures import ARCHITECTURES, DEFAULT
-from model_build import layout, weightset
+from model_build import chosen, layout, weightset
 from model_build.errors import FileError
 from model_build.network import build, from_state
 from model_build.statedict import read
@@ -56,10 +56,10 @@ def test_a_row_is_torchvision_s(architecture: str) -> None:
 def test_a_file_is_recognised_by_its_keys(architecture: str) -> None:
     state = keys_of(architecture)
     for data in (state, {"state_dict": under("module.", state)}, {"model": under("backbone.", state), "epoch": 3}):
-        assert weightset.architectures(data, None) == [architecture]
+        assert weightset.architectures(data, None, DEFAULT) == [architecture]
     stem = layout.stem(architecture)
-    assert weightset.architectures({key: value for key, value in state.items() if key != stem}, None) == []
-    assert weightset.architectures(state | {"extra.weight": state[stem]}, None) == []
+    assert weightset.architectures({key: value for key, value in state.items() if key != stem}, None, DEFAULT) == []
+    assert weightset.architectures(state | {"extra.weight": state[stem]}, None, DEFAULT) == []
 
 
 def test_a_mobilenet_is_taken_for_one(tmp_path: Any) -> None:
@@ -72,7 +72,7 @@ def test_a_mobilenet_is_taken_for_one(tmp_path: Any) -> None:
     reference = build("mobilenet_v2", 3)
     reference.load_state_dict(state)
     image = torch.rand(2, 3, 32, 32)
-    network = from_state(checkpoint.state, 3, checkpoint.architecture)
+    network = from_state(checkpoint.state, 3, architecture=checkpoint.architecture)
     assert torch.equal(network(image), reference.eval()(image))
     assert find(path, architecture="mobilenet_v2", tell=tell).digest == checkpoint.digest
     assert len(said) == 1, "who says --arch need not be told"
@@ -138,7 +138,7 @@ def test_the_demo_is_a_resnet18() -> None:
 )
 def test_what_is_none_is_refused(built: str, of: str, message: str) -> None:
     with pytest.raises(FileError) as raised:
-        weightset.find(keys_of(of), None, print, built)
+        chosen.find(keys_of(of), None, print, built)
     assert str(raised.value).startswith(message)
 
 

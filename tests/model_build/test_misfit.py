@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from model_build.chosen import find
 from model_build.errors import FileError
 from model_build.network import import_torchvision
-from model_build.weightset import find
 from tests.model_build.checkpoints import State, made, under
 
 STATE = made(3)
@@ -73,22 +73,23 @@ def test_other_networks(architecture: str, name: str) -> None:
     assert f"its keys are 'net', 'epoch'; under 'net' are {first!r} {tuple(state[first].shape)}, " in message
 
 
-BODY = {"0.0.weight": torch.zeros(64, 3, 7, 7), "0.4.0.conv1.weight": torch.zeros(64, 64, 3, 3)}
-EMBEDDER = {"resnet.embedder.embedder.convolution.weight": torch.zeros(64, 3, 7, 7)}
+NUMBERS = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
+BODY = {
+    f"0.{NUMBERS[key.split('.')[0]]}.{key.partition('.')[2]}": value
+    for key, value in STATE.items()
+    if not key.startswith("fc.")
+}
+EMBEDDER = {"resnet.encoder.stages.0.layers.0.layer.0.convolution.weight": torch.zeros(64, 64, 1, 1)}
+EMBEDDER |= {"resnet.encoder.stages.0.layers.0.layer.2.convolution.weight": torch.zeros(256, 64, 1, 1)}
 
 
 @pytest.mark.parametrize(
     ("data", "name"),
     [
-        (EMBEDDER | {"classifier.1.weight": torch.zeros(3, 512)}, "a ResNet of Hugging Face's transformers"),
+        (EMBEDDER, "ResNet of another depth: its stages have 1, 0, 0, 0 blocks of 3 convolutions"),
         ({"model": BODY | {"1.8.weight": torch.zeros(3, 512)}, "opt": {}}, "a learner of fastai, body 0 and head 1"),
-        (
-            {"meta": {}, "state_dict": {("head." if k[:2] == "fc" else "backbone.") + k: v for k, v in STATE.items()}},
-            "a classifier of OpenMMLab (mmpretrain)",
-        ),
-        (renamed("downsample", "shortcut") | {"linear.weight": torch.zeros(3, 512)}, "the ResNet of kuangliu's"),
+        ({"meta": {}, "state_dict": {"head.fc.weight": torch.zeros(3, 512)}}, "a classifier of OpenMMLab (mmpretrain)"),
         (renamed("conv1.", "conv1.0."), "a ResNet with a deep stem, as timm's resnet18d"),
-        ({"4.0.conv1.weight": STATE["layer1.0.conv1.weight"]}, "the children of a ResNet in a Sequential"),
         (without("fc.weight") | {"fc.weight_orig": STATE["fc.weight"]}, "a pruned network"),
         (
             {"pytorch-lightning_version": "2.5", "state_dict": under("model.", without("fc.weight", "fc.bias"))},
@@ -119,9 +120,9 @@ def test_families(data: dict[str, Any], name: str) -> None:
         (without("fc.bias"), "is no ResNet18: it lacks 'fc.bias'"),
         (without("fc.weight", "fc.bias"), "is no ResNet18: it lacks 'fc.weight', 'fc.bias'; it has no head"),
         (
-            renamed("fc.", "fc.1."),
-            "is no ResNet18: it lacks 'fc.weight', 'fc.bias'; its head is 'fc.1.weight' (3, 512) "
-            "instead of one layer fc",
+            renamed("fc.", "projection."),
+            "is no ResNet18: it lacks 'fc.weight', 'fc.bias'; its head is 'projection.weight' (3, 512); what is read "
+            "are linear layers in a row, called fc, classifier, head, last_linear, linear or numbered in such a module",
         ),
         (
             {"net": {key: value for key, value in STATE.items() if "running" not in key}},

@@ -56,7 +56,10 @@ def build(*arguments: str) -> Result:
         (("--crop", "nan"), "--crop nan is no share of an image; more than 0 and at most 1 is"),
         (("--crop", "0.95", "--resize", "256"), "--crop 0.95 and --resize 256 both say what is cropped; give one of"),
         (("--interpolation", "cubic"), "'cubic' is not one of 'bilinear', 'bicubic', 'nearest', 'box', 'hamming'"),
-        (("--mean", "0.5"), "'0.5' must be three numbers, of red, green and blue, such as 0.485,0.456,0.406"),
+        (
+            ("--mean", "0.5,0.5"),
+            "'0.5,0.5' must be three numbers, of red, green and blue, such as 0.485,0.456,0.406, or",
+        ),
         (("--mean", "a,b,c"), "'a,b,c' must be three numbers"),
         (("--std", "inf,1,1"), "'inf,1,1' must be three numbers"),
         (("--std", "0,1,1"), "--std 0,1,1 must be at least 0.001"),
@@ -76,6 +79,11 @@ def test_what_can_not_be_meant(arguments: tuple[str, ...], said: str) -> None:
     ("arguments", "said"),
     [
         (("--crop", "0.01"), "--crop 0.01 scales to 3200 pixels for a crop of 32; at most 2048 are possible"),
+        (("--mean", "0.5"), "--mean 0.5 must be three numbers, of R, G, B"),
+        (
+            ("--no-max-pool",),
+            "--max-pool, --stem-stride and --head-activation tell what a file of weights doesn't, and",
+        ),
         (("--no-antialias", "--interpolation", "bicubic"), "--no-antialias goes with bilinear alone, not with bicubic"),
     ],
 )

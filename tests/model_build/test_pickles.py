@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import io
 import pickle
+import re
 import sys
 import types
 import zipfile
@@ -36,6 +38,36 @@ def with_pickle(path: Path, content: bytes) -> Path:
     return path
 
 
+def touched(folder: Path) -> None:
+    """What would leave a trace if it were called."""
+    (folder / "called").touch()
+
+
+class Config:
+    """An object with attributes."""
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+
+
+class Mapping(dict[str, float]):
+    """A dict with a name of its own."""
+
+
+class Sequence(list[int]):
+    """A list with a name of its own."""
+
+
+class Called:
+    """An object that is made by calling a function."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return touched, (str(self.folder),)
+
+
 class TestBesideTheWeights:
     """What training scripts keep: as JSON could tell it."""
 
@@ -64,8 +96,13 @@ class TestBesideTheWeights:
             ([WEIGHT], None),
             ((), []),
             (torch.float16, None),
+            (slice(1, 2), None),
+            (range(3), None),
+            (frozenset({1}), None),
+            (datetime.date(2026, 1, 1), {}),
+            (torch.nn.functional.relu, None),
         ],
-        ids=repr,
+        ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", repr(value)),
     )
     def test_it_is_plain(self, tmp_path: Path, value: Any, expected: Any) -> None:
         data = loaded(tmp_path, {"weight": WEIGHT, "value": value})
@@ -161,12 +198,55 @@ class TestNothingRuns:
         content = b"\x80\x02cnumpy._core.multiarray\nscalar\n" + dtype + pickle.dumps(b"12345678", 2)[2:-1] + b"\x86R."
         assert load(with_pickle(tmp_path / "w.pth", content)) is None
 
-    @pytest.mark.parametrize("by_torch", [True, False])
-    def test_a_whole_module(self, tmp_path: Path, by_torch: bool) -> None:
-        torch.save(resnet18(3), tmp_path / "w.pth", _use_new_zipfile_serialization=by_torch)
-        said = r"holds more than tensors \(torchvision\..*ResNet\).*torch\.save\(model\.state_dict\(\)"
+    def test_a_whole_module_of_the_older_format(self, tmp_path: Path) -> None:
+        torch.save(resnet18(3), tmp_path / "w.pth", _use_new_zipfile_serialization=False)
+        said = r"holds a whole module in torch\.save's older format.*torch\.save\(model\.state_dict\(\)"
         with pytest.raises(FileError, match=said):
             load(tmp_path / "w.pth")
+
+    def test_objects_of_any_class_are_their_attributes(self, tmp_path: Path) -> None:
+        data = {"config": Config(3), "mapping": Mapping(lr=0.1), "sequence": Sequence([1, 2]), "call": Called(tmp_path)}
+        data["config"].itself = data["config"]  # type: ignore[attr-defined]
+        opened = loaded(tmp_path, data)
+        assert opened["config"]["classes"] == 3
+        assert opened["config"]["itself"] is opened["config"]
+        assert (dict(opened["mapping"]), opened["sequence"], opened["call"]) == ({"lr": 0.1}, [1, 2], {})
+        assert not (tmp_path / "called").exists()
+
+
+class TestBounds:
+    """Small files that name more than any memory holds."""
+
+    def test_a_range_is_not_counted_out(self, tmp_path: Path) -> None:
+        numbers = pickle.dumps(10**8, 2)[2:-1]
+        content = b"\x80\x02cbuiltins\nlist\ncbuiltins\nrange\n" + numbers + b"\x85R\x85R."
+        with pytest.raises(FileError, match="can't be read as weights only"):
+            load(with_pickle(tmp_path / "w.pth", content))
+
+    def test_tuples_that_hold_one_another_twice(self, tmp_path: Path) -> None:
+        nested: Any = ()
+        for _ in range(64):
+            nested = (nested, nested)
+        opened = loaded(tmp_path, {"a": nested})["a"]
+        assert opened[0] is opened[1]
+        named = pickle.dumps(nested, 2)[2:-1]
+        content = b"\x80\x02ctorch.torch_version\nTorchVersion\n" + named + b"\x85R."
+        assert load(with_pickle(tmp_path / "w.pth", content)) == ""
+
+    def test_lists_that_hold_one_list_many_times(self, tmp_path: Path) -> None:
+        nested: Any = [1]
+        for _ in range(7):
+            nested = [nested] * 50
+        with pytest.raises(FileError, match=r"^holds more than 1,000,000 values beside its tensors"):
+            plain(loaded(tmp_path, nested))
+
+    def test_an_array_of_no_values_and_a_long_side(self, tmp_path: Path) -> None:
+        nothing = b"c_codecs\nencode\nX\0\0\0\0X\x06\0\0\0latin1\x86R"
+        content = re.sub(
+            rb"c__builtin__\nbytes\n(q.)?\)(q.)?R", lambda _: nothing, pickle.dumps(np.zeros((10**8, 0)), 2)
+        )
+        assert nothing in content
+        assert plain(load(with_pickle(tmp_path / "w.pth", content))) == []
 
 
 class TestWords:

@@ -260,7 +260,7 @@ class TestMetadata:
         ("told", "said"),
         [
             ({"input_size": "7"}, "input_size '7' must be a whole number of pixels from 8 to 1024"),
-            ({"input_size": "[1, 28, 28]"}, "input_size '[1, 28, 28]' must be a whole number"),
+            ({"input_size": "[2, 28, 28]"}, "input_size '[2, 28, 28]' must be a whole number"),
             ({"input_size": "[3, 224, 160]"}, "input_size '[3, 224, 160]' must be"),
             ({"input_size": "224.5"}, "input_size '224.5' must be"),
             ({"input_size": "nan"}, "input_size 'nan' must be"),
@@ -272,7 +272,7 @@ class TestMetadata:
             ({"squash": "maybe"}, "squash 'maybe' must be true or false"),
             ({"bgr": "1"}, "bgr '1' must be true or false"),
             ({"interpolation": "random"}, "interpolation 'random' must be one of bilinear, bicubic, nearest"),
-            ({"mean": "0.5"}, "mean '0.5' must be three finite numbers, of R, G, B"),
+            ({"mean": "0.5,0.5"}, "mean '0.5,0.5' must be three finite numbers, of R, G, B, or one of grey"),
             ({"mean": "nan,0,0"}, "mean 'nan,0,0' must be three finite numbers"),
             ({"std": "a,b,c"}, "std 'a,b,c' must be three finite numbers"),
             ({"pretrained_cfg": "[1]"}, "pretrained_cfg must be a JSON object"),

@@ -93,14 +93,14 @@ class TestValues:
             ),
             ({"fc.bias": torch.zeros(4)}, "is no ResNet18: 'fc.bias' has shape (4,), expected (3,)"),
             (
-                {"conv1.weight": torch.zeros(64, 3, 3, 3)},
-                "is no ResNet18: 'conv1.weight' has shape (64, 3, 3, 3), expected (64, 3, 7, 7): "
-                "a stem of another kernel, as ResNets for CIFAR have",
+                {"conv1.weight": torch.zeros(64, 3, 5, 5)},
+                "is no ResNet18: 'conv1.weight' has shape (64, 3, 5, 5), expected (64, 3, 7, 7): "
+                "a stem of 5x5, and only those of 7x7 (ImageNet's) and 3x3 (CIFAR's) are read",
             ),
             (
-                {"conv1.weight": torch.zeros(64, 1, 7, 7)},
-                "is no ResNet18: 'conv1.weight' has shape (64, 1, 7, 7), expected (64, 3, 7, 7): "
-                "it takes images of 1 channels, and RGB is served",
+                {"conv1.weight": torch.zeros(64, 4, 7, 7)},
+                "is no ResNet18: 'conv1.weight' has shape (64, 4, 7, 7), expected (64, 3, 7, 7): "
+                "it takes images of 4 channels, and only those of 3 (RGB) and 1 (grey) are served",
             ),
             (
                 {"bn1.weight": torch.full((64,), torch.nan)},
@@ -137,3 +137,11 @@ class TestValues:
     @pytest.mark.parametrize("data", [[1, 2], torch.zeros(3), 5], ids=["list", "tensor", "number"])
     def test_what_is_no_dict(self, tmp_path: Path, data: Any) -> None:
         assert refused(tmp_path / "w.pth", data) == f"holds a {type(data).__name__}, not a state dict"
+
+
+def test_few_values_that_stand_for_many_are_not_made_dense(tmp_path: Path) -> None:
+    """A file of 45 MB would need 2 TB."""
+    state = made(3)
+    state["fc.weight"], state["fc.bias"] = torch.zeros(1).expand(1 << 30, 512), torch.zeros(1).expand(1 << 30)
+    with pytest.raises(FileError, match=r"can't be used: 'fc\.weight' is of float32, .*expanded from fewer"):
+        read(Path(saved(tmp_path / "w.pth", state)), None, print)

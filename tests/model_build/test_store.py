@@ -16,7 +16,7 @@ import pytest
 from bentoml.exceptions import NotFound
 
 from classifier import manifest as manifests
-from classifier.labels import Labels
+from classifier.labels import Groups, Labels
 from classifier.manifest import Manifest
 from classifier.preprocessing import Preprocessing
 from classifier.runtimes import PRECISIONS, RUNTIMES
@@ -88,6 +88,8 @@ class TestVersion:
             self.version(labels=Labels(("a", "c"), ("甲", "乙"))),
             self.version(labels=Labels(("a", "b"), ("甲", "丙"))),
             self.version(labels=Labels(("a", "b"))),
+            self.version(labels=Labels(("a", "b"), groups=Groups(Labels(("x",)), (0, 0)))),
+            self.version(labels=Labels(("a", "b"), groups=Groups(Labels(("x",)), (0, -1)))),
             self.version(preprocessing=Preprocessing(33, 36)),
             self.version(preprocessing=Preprocessing(32, 37)),
             self.version(preprocessing=Preprocessing(32, 36, squash=True)),
@@ -106,6 +108,7 @@ class TestVersion:
         for name in self.options:
             changed = self.options | {name: "changed"}
             versions.append(model_store.version(self.checkpoint, "onnx", "fp32", changed))
+        versions.append(model_store.version(self.checkpoint, "onnx", "fp32", self.options | {"temperature": 1}))
         assert len(set(versions)) == len(versions)
 
     def test_libraries_change_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +163,7 @@ class TestRegister:
         told = {"runtime": "onnx", "precision": "fp32", "weights": "demo", "checkpoint": "0" * 64}
         assert model.info.labels == told | {"build": model_store.build_id(made)}
         folder = Path(model.path)
-        assert manifests.load(folder) == made
+        assert manifests.read(folder) == made
         assert (folder / "model.onnx").read_bytes() == artifact.read_bytes()
         assert model_store.registered("onnx", "fp32", VERSION) == TAG
 
@@ -189,7 +192,7 @@ class TestRegister:
         monkeypatch.setattr(Path, "rename", overtaken)
         assert model_store.register(artifact, made, VERSION) == TAG
         assert tags() == [TAG]
-        manifests.load(empty_store / "models" / NAME / VERSION)
+        manifests.read(empty_store / "models" / NAME / VERSION)
 
     def test_the_later_version_is_the_latest(self, empty_store: Path, artifact: Path, made: Manifest) -> None:
         model_store.register(artifact, made, "00000000-99999999")
@@ -329,7 +332,7 @@ class TestKilled:
         seen = tags()
         assert f"{NAME}:00000000-00000000" in seen
         for tag in seen:
-            manifests.load(Path(bentoml.models.get(tag).path))
+            manifests.read(Path(bentoml.models.get(tag).path))
         assert set(seen) <= {f"{NAME}:00000000-00000000", TAG}
         bentoml.models.get(f"{NAME}:latest")
         # Building again makes it whole.
@@ -377,7 +380,7 @@ def test_a_full_disk_registers_nothing_and_says_so(
     assert [path.name for path in disk.rglob("*")] == ["models", NAME]
     # With room, the same works.
     assert model_store.register(artifact, made, VERSION) == TAG
-    manifests.load(disk / "models" / NAME / VERSION)
+    manifests.read(disk / "models" / NAME / VERSION)
 
 
 def test_a_build_without_room_is_refused_at_its_start(tmpfs: Callable[[str], Path]) -> None:

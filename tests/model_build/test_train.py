@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,16 @@ from click.testing import CliRunner
 from PIL import Image, ImageDraw
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from classifier import pixels
 from classifier.preprocessing import Preprocessing
 from model_build import folders, training, weights
+from model_build.structure import Structure
 from model_build.train import train
 from model_build.training import Training
 from model_build.weights import WeightsError, find
+from tests.model_build import originals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -140,6 +144,33 @@ def test_it_prepares_images_as_what_it_starts_from_and_says_so(
     assert torch.allclose(trained.state["conv1.weight"], demo.state["conv1.weight"].flip(1), atol=1e-3)
     with safe_open(out, "pt") as file:
         assert set(told) <= set(file.metadata())
+
+
+@pytest.mark.parametrize("names", [("blue", "green", "red"), ("a", "b", "c")])
+def test_a_network_of_another_structure_stays_what_it_is(
+    shapes: Path, tmp_path: Path, names: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its stem and what no shape tells of it; and its head, if the classes are the same."""
+    network = originals.cifar(3, channels=1)
+    network.fc = nn.Sequential(nn.Linear(512, 8), nn.Tanh(), nn.Linear(8, 3))
+    told = {"input_size": "16", "mean": "0.4", "std": "0.3", "max_pool": "true", "stem_stride": "1"}
+    told |= {"head_activation": "tanh", "labels": json.dumps(names)}
+    init, out = tmp_path / "init.safetensors", tmp_path / "out.safetensors"
+    save_file(network.state_dict(), init, told)
+    run(shapes, "--init", init, "--frozen", "--epochs", 1, "--out", out)
+    capsys.readouterr()
+    trained = find(str(out))
+    assert "assumed" not in capsys.readouterr().out
+    head: tuple[tuple[str, int], ...] = (("linear", 8), ("activation", 0))
+    same = names[0] == "blue"
+    stem = Structure(channels=1, kernel=3, stride=1, pool=True)
+    assert trained.structure == (replace(stem, head=head, activation="tanh") if same else stem)
+    assert trained.mean == (0.4, 0.4, 0.4)
+    before = find(str(init)).state
+    changed = {
+        key for key, value in trained.state.items() if not torch.allclose(value, before.get(key, value), atol=1e-3)
+    }
+    assert all(key.startswith("fc.") for key in changed)
 
 
 def test_an_unfinished_run_is_not_gone_on_with_on_other_pixels(
@@ -367,11 +398,11 @@ def test_what_is_no_image_is_counted_and_what_has_no_suffix_is_learned(shapes: P
     root = Path(shutil.copytree(shapes, tmp_path / "phone"))
     for number, path in enumerate(sorted((root / "red").iterdir())):
         path.rename(path.with_name(f"IMG_{number}"))
-    (root / "blue" / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
+    (root / "blue" / "IMG_1.MOV").write_bytes(b"\0\0\0\x18ftypisom\0\0\0\0")
     (root / "blue" / "notes.txt").write_text("taken in spring")
     (root / "@eaDir").mkdir()
     output = run(root, *SCRATCH, "--epochs", 1, "--validation", 0, "--out", tmp_path / "a.safetensors")
-    assert f"{root}: skipped what is no image: 1 HEIC, 1 text" in output
+    assert f"{root}: skipped what is no image: 1 text, 1 video" in output
     with safe_open(tmp_path / "a.safetensors", "pt") as file:
         assert "on 42 images" in file.metadata()["recipe"]
 

@@ -156,23 +156,15 @@ class TestFiles:
             find(str(tmp_path / "w.safetensors"))
 
     def test_nothing_there(self, tmp_path: Path) -> None:
-        with pytest.raises(WeightsError, match=r"missing\.pth' is not a file, nor one of auto, imagenet, demo"):
+        with pytest.raises(
+            WeightsError, match=r"missing\.pth' is not a file or folder, nor one of auto, imagenet, demo"
+        ):
             find(str(tmp_path / "missing.pth"))
 
     def test_a_file_that_is_none_of_weights_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "w.pth").write_bytes(b"")
         with pytest.raises(WeightsError, match=r"^w\.pth is empty; expected the weights as torch\.save"):
             find(str(tmp_path / "w.pth"))
-
-    @pytest.mark.parametrize(
-        ("inside", "said"),
-        [([], "is a directory, not a file$"), (["c.json", "model.safetensors"], "name the file in it: model.safetens")],
-    )
-    def test_a_directory(self, tmp_path: Path, inside: list[str], said: str) -> None:
-        for name in inside:
-            (tmp_path / name).touch()
-        with pytest.raises(WeightsError, match=said):
-            find(str(tmp_path))
 
 
 class TestOneOutput:

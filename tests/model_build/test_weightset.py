@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel
 
+from model_build.chosen import find
 from model_build.errors import FileError
 from model_build.network import import_torchvision, resnet18
-from model_build.weightset import find
 from tests.model_build.checkpoints import State, made, under
 
 RAW, OTHER = made(3, seed=1), made(3, seed=2)

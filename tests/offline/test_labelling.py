@@ -12,6 +12,7 @@ import pytest
 
 from classifier.errors import ClassifierError
 from classifier.labels import Labels
+from classifier.pixels import Decoded
 from classifier.settings import Settings
 from offline import labelling
 from offline.labelling import InferenceError, Labeller
@@ -29,14 +30,14 @@ class Names:
         return name.encode()
 
 
-def labeller(source: Names, infer: Any, decode: Any = None, device: str = "cpu") -> Labeller:
+def labeller(source: Names, infer: Any, decode: Any = None, device: str = "cpu", **settings: Any) -> Labeller:
     manifest = SimpleNamespace(labels=Labels(("cat", "dog")))
     artifact = SimpleNamespace(manifest=manifest, tag="m:1")
     engine = SimpleNamespace(artifact=artifact, backend=SimpleNamespace(device=device), infer=infer)
     return Labeller(
-        Settings(threads=2),
+        Settings(threads=2, **settings),
         cast("Any", engine),
-        decode or (lambda data: np.zeros((1, 1, 3), np.uint8)),
+        decode or (lambda data: Decoded(np.zeros((1, 1, 3), np.uint8))),
         cast("Source", source),
         1,
         lambda row: str(row).encode(),
@@ -55,12 +56,18 @@ def test_rows_come_in_order_though_the_first_is_slow() -> None:
             time.sleep(0.2)
         if int(data) % 7 == 3:
             raise ClassifierError("unreadable_image", "broken")
-        return np.zeros((1, 1, 3), np.uint8)
+        return Decoded(np.zeros((1, 1, 3), np.uint8))
 
     names = [str(number) for number in range(50)]
     found = [row for rows in labeller(source, probabilities, decode).label(names) for row in rows]
     assert [f"{{'path': '{name}'" in row.decode() for name, (row, _) in zip(names, found, strict=True)] == [True] * 50
     assert [failed for _, failed in found] == [number % 7 == 3 for number in range(50)]
+
+
+@pytest.mark.parametrize(("least", "told"), [(0, None), (0.7, "'confident': True"), (0.8, "'confident': False")])
+def test_a_row_is_confident_where_a_threshold_is_set(least: float, told: str | None) -> None:
+    (((row, _),),) = labeller(Names(), probabilities, min_confidence=least).label(["0"])
+    assert ("confident" not in row.decode()) if told is None else (told in row.decode())
 
 
 def test_work_ahead_is_bounded_and_dropped_when_nobody_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +77,7 @@ def test_work_ahead_is_bounded_and_dropped_when_nobody_wants_it(monkeypatch: pyt
     def decode(data: bytes) -> Any:
         if data == b"8":
             go_on.wait(10)
-        return np.zeros((1, 1, 3), np.uint8)
+        return Decoded(np.zeros((1, 1, 3), np.uint8))
 
     rows = labeller(source, probabilities, decode).label([str(number) for number in range(10_000)])
     next(rows)

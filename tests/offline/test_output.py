@@ -143,6 +143,12 @@ def test_parquet_has_the_columns_of_a_table(tmp_path: Path) -> None:
         Output(path, LAYOUT)
 
 
+def test_a_table_has_warnings_as_its_message() -> None:
+    flat = LAYOUT.flat(row("a.jpg", warnings=["it ends early", "it is dark"]))
+    assert (flat["error"], flat["message"]) == (None, "it ends early; it is dark")
+    assert LAYOUT.flat(row("a.jpg"))["message"] is None
+
+
 def test_json_has_the_services_objects(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     written(path, row("日.jpg"), layout=Layout(MODEL, 1, chinese=True))

@@ -1,4 +1,4 @@
-"""The wire between API workers and the runner, over a real socket, with an engine whose answers are known."""
+"""The wire between API workers and the runner, over a real socket, with a predictor whose answers are known."""
 
 from __future__ import annotations
 

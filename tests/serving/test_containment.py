@@ -34,14 +34,14 @@ LIMITS = Limits(Preprocessing(64, 73), max_pixels=60_000_000, seconds=20.0, memo
 SABOTAGED = """
 import os, sys, socket, time
 from classifier import decoder, pixels
-decode = pixels.decode
+decode = pixels.read
 def sabotaged(data, *options):
     if data == b"die":
         os.abort()
     while data == b"hang":
         pass
     return decode(data, *options)
-pixels.decode = sabotaged
+pixels.read = sabotaged
 decoder.main(socket.socket(fileno=int(sys.argv[1])), decoder.Limits.parse(sys.argv[2]))
 """
 
@@ -96,7 +96,7 @@ def test_the_pixels_are_those_of_the_threads(started: Callable[..., ContainedDec
     decode = started()
     with ThreadPoolExecutor(3) as pool:
         for number, decoded in enumerate(pool.map(decode, jpegs * 5)):
-            np.testing.assert_array_equal(decoded, expected(jpegs[number % len(jpegs)]))
+            np.testing.assert_array_equal(decoded.pixels, expected(jpegs[number % len(jpegs)]))
         assert 1 <= len(processes(decode)[1]) <= 3
 
 
@@ -117,7 +117,7 @@ def test_one_that_dies_of_its_image_costs_that_image_only(
     decode = started(sabotaged=True)
     for _ in range(3):
         assert code(decode, b"die") == "unreadable_image"
-        np.testing.assert_array_equal(decode(jpegs[0]), expected(jpegs[0]))
+        np.testing.assert_array_equal(decode(jpegs[0]).pixels, expected(jpegs[0]))
 
 
 def test_one_that_hangs_is_ended(started: Callable[..., ContainedDecoder], jpegs: list[bytes]) -> None:
@@ -158,7 +158,7 @@ def test_one_that_needs_too_much_memory(started: Callable[..., ContainedDecoder]
     with pytest.raises(ClassifierError, match="memory") as raised:
         decode(buffer.getvalue())
     assert raised.value.code == "image_too_large"
-    np.testing.assert_array_equal(decode(jpegs[0]), expected(jpegs[0]))
+    np.testing.assert_array_equal(decode(jpegs[0]).pixels, expected(jpegs[0]))
 
 
 def test_a_killed_decoder_costs_no_answer(started: Callable[..., ContainedDecoder], jpegs: list[bytes]) -> None:
@@ -167,7 +167,7 @@ def test_a_killed_decoder_costs_no_answer(started: Callable[..., ContainedDecode
         decode(jpegs[2])
         for child in processes(decode)[1]:
             os.kill(child.pid, signal.SIGKILL)
-        np.testing.assert_array_equal(decode(jpegs[0]), expected(jpegs[0]))
+        np.testing.assert_array_equal(decode(jpegs[0]).pixels, expected(jpegs[0]))
 
 
 def test_what_forks_them_may_be_killed_too(started: Callable[..., ContainedDecoder], jpegs: list[bytes]) -> None:
@@ -176,7 +176,7 @@ def test_what_forks_them_may_be_killed_too(started: Callable[..., ContainedDecod
     forker, children = processes(decode)
     for process in (forker, *children):
         os.kill(process.pid, signal.SIGKILL)
-    np.testing.assert_array_equal(decode(jpegs[0]), expected(jpegs[0]))
+    np.testing.assert_array_equal(decode(jpegs[0]).pixels, expected(jpegs[0]))
 
 
 def test_a_decoder_is_recycled(

@@ -5,27 +5,25 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 
 from classifier.errors import ClassifierError
+from classifier.pixels import Decoded
 from runners.results import ImageResult
 from serving.decode_pool import DecodePool
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 def test_what_waits_to_be_decoded_is_refused_when_late_and_dropped_when_unwanted() -> None:
     decoded: list[bytes] = []
     gate = threading.Event()
 
-    def decode(data: bytes) -> NDArray[np.uint8]:
+    def decode(data: bytes) -> Decoded:
         gate.wait(10)
         decoded.append(data)
-        return np.zeros((2, 2, 3), np.uint8)
+        return Decoded(np.zeros((2, 2, 3), np.uint8))
 
     async def submit_pixels(images: list[Any]) -> list[Any]:
         return [ImageResult(np.zeros(1, np.float32), 0.0, 1.0) for _ in images]
@@ -52,10 +50,10 @@ def test_what_waits_to_be_decoded_is_refused_when_late_and_dropped_when_unwanted
 
 
 def test_a_bad_image_fails_by_itself_and_the_order_is_kept() -> None:
-    def decode(data: bytes) -> NDArray[np.uint8]:
+    def decode(data: bytes) -> Decoded:
         if data == b"bad":
             raise ClassifierError("unreadable_image", "broken")
-        return np.full((2, 2, 3), int(data), np.uint8)
+        return Decoded(np.full((2, 2, 3), int(data), np.uint8), (data.decode(),))
 
     submitted: list[int] = []
 
@@ -69,5 +67,6 @@ def test_a_bad_image_fails_by_itself_and_the_order_is_kept() -> None:
     results = asyncio.run(run(b"1", b"bad", b"3"))
     assert [getattr(result, "code", None) for result in results] == [None, "unreadable_image", None]
     assert [float(results[index].probabilities[0]) for index in (0, 2)] == [1, 3]
+    assert [results[index].warnings for index in (0, 2)] == [("1",), ("3",)]
     assert asyncio.run(run(b"bad"))[0].code == "unreadable_image"
     assert submitted == [2], "the pixels of a request are submitted together, and never none"

@@ -74,7 +74,12 @@ def test_what_is_no_image_is_told(value: Any, told: str) -> None:
 
 
 def test_wrong_arguments_are_python_s_own_errors(tmp_path: Path) -> None:
-    for arguments, named in (((), {}), ((PNG, 3, 4), {}), ((PNG,), {"image": PNG}), ((PNG,), {"topk": 3})):
+    for arguments, named in (
+        ((), {}),
+        ((PNG, 3, 0.5, "class", 4), {}),
+        ((PNG,), {"image": PNG}),
+        ((PNG,), {"topk": 3}),
+    ):
         with pytest.raises(TypeError):
             schema.ClassifyInput.from_inputs(*arguments, **named)
     with pytest.raises(FileNotFoundError, match="nowhere"):

@@ -212,6 +212,24 @@ def test_top_k_beside_it(server: Server) -> None:
     check_error(reply, 422, "invalid_parameter", "'2' and '3'")
 
 
+def test_min_confidence_beside_it(server: Server) -> None:
+    text = base64.b64encode(PNG).decode()
+    assert post(server, "/classify", {"image": text, "min_confidence": 0.001}).json()["confident"] is True
+    (result,) = post(server, "/classify_batch", {"images": [text], "min_confidence": 1}).json()["results"]
+    assert result["confident"] is (result["predictions"][0]["probability"] == 1)
+    reply = post(server, "/classify", {"image": text, "min_confidence": 1.5})
+    check_error(reply, 422, "invalid_parameter", "min_confidence='1.5'", "from 0 to 1")
+
+
+def test_level_beside_it(server: Server) -> None:
+    text = base64.b64encode(PNG).decode()
+    check_predictions(post(server, "/classify", {"image": text, "level": "class"}).json()["predictions"], 3)
+    reply = post(server, "/classify", {"image": text, "level": "group"})
+    check_error(reply, 422, "invalid_parameter", "level='group': the model has no groups")
+    reply = post(server, "/classify", {"image": text, "level": 3})
+    check_error(reply, 422, "invalid_parameter", "level='3': must be class or group")
+
+
 def test_an_image_that_can_t_be_read_gets_its_own_error(server: Server) -> None:
     texts = [base64.b64encode(image).decode() for image in (PNG, b"no image", PNG[:60])]
     results = post(server, "/classify_batch", {"images": texts}).json()["results"]

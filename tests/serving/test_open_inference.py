@@ -220,6 +220,7 @@ TEXT = base64.b64encode(PNGS[0]).decode()
             "'classification'",
         ),
         (of_bytes(TEXT) | {"parameters": {"top_k": 99}}, 422, "'99'"),
+        (of_bytes(TEXT) | {"parameters": {"level": "group"}}, 422, "no parameter 'level'"),
     ],
 )
 def test_what_is_refused_is_quoted(server: Server, body: Any, status: int, quoted: str) -> None:

@@ -92,8 +92,16 @@ def test_it_is_valid_and_the_server_s_own(server: Server) -> None:
 def test_it_is_valid_whatever_is_set(classes: int, keyed: bool) -> None:
     spec = described(classes, keyed, rate_limit=5, open_paths="/livez,/metrics")
     validate(spec)
-    (top_k, _) = spec["paths"]["/classify"]["post"]["parameters"]
+    (top_k, *_) = spec["paths"]["/classify"]["post"]["parameters"]
     assert top_k["schema"]["maximum"] == classes
+
+
+def test_the_level_is_described_where_there_are_groups() -> None:
+    spec: dict[str, Any] = openapi.document(Settings(), 10, False, grouped=True).asdict()
+    validate(spec)
+    names = {one["name"]: one["schema"] for one in spec["paths"]["/classify"]["post"]["parameters"]}
+    assert names["level"]["enum"] == ["class", "group"]
+    assert "level" not in {one["name"] for one in described()["paths"]["/classify"]["post"]["parameters"]}
 
 
 def test_every_status_of_an_error_is_described() -> None:

@@ -250,8 +250,12 @@ def test_every_word_that_is_there_is_used() -> None:
 
 
 def test_every_error_code_has_its_words() -> None:
-    for code in STATUS:
-        assert f"error_{code}" in page.strings("en"), code
+    """Its own, or those that its kind of status shares; and there are no words for codes that are no more."""
+    words = {key.removeprefix("error_") for key in page.strings("en") if key.startswith("error_")}
+    of_the_page = {"unreachable", "unreadable_file", "other"}
+    assert words - of_the_page <= set(STATUS)
+    assert {"other", "internal"} <= words
+    assert all(set(page.strings(code)) == set(page.strings("en")) for code in LANGUAGES)
 
 
 def test_the_chinese_is_chinese() -> None:

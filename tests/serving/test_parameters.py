@@ -34,7 +34,7 @@ def request(query: str = "", headers: dict[str, str] | None = None) -> Request:
 def test_422_for_an_unknown_query_parameter(server: Server, path: str, name: str) -> None:
     response = server.client.post(path, params={name: "2"}, content=IMAGE, headers=PNG)
     error = check_error(response, 422, "invalid_parameter", path, repr(name[:100]), "'top_k'")
-    assert error["allowed"] == ["top_k"]
+    assert error["allowed"] == ["top_k", "min_confidence", "level"]
     assert len(error["message"]) < 300
 
 
@@ -117,6 +117,71 @@ def test_the_default_is_at_most_the_classes() -> None:
     assert parameters.top_k(request(), {}, 1000) == 3
     with pytest.raises(ClassifierError, match="1 to 2"):
         parameters.top_k(request("top_k=3"), {}, 2)
+
+
+@pytest.mark.parametrize(
+    ("query", "fields", "number"),
+    [
+        ("", {}, 0.25),
+        ("min_confidence=0.5", {}, 0.5),
+        ("min_confidence=0", {}, 0),
+        ("", {"min_confidence": ["1e-1"]}, 0.1),
+        ("min_confidence=1.0&min_confidence=1", {"min_confidence": ["1", "null"]}, 1),
+    ],
+)
+def test_min_confidence(query: str, fields: dict[str, list[str]], number: float) -> None:
+    assert parameters.min_confidence(request(query), fields, 0.25) == number
+
+
+@pytest.mark.parametrize(
+    "value", ["1.1", "-0.1", "nan", "inf", "", "0,5", "70%", "1_0", " 0.5", "\u0661", "1e999", "true"]
+)
+def test_422_for_a_min_confidence_that_is_no_probability(value: str) -> None:
+    with pytest.raises(ClassifierError, match="must be a number from 0 to 1") as raised:
+        parameters.min_confidence(request(), {"min_confidence": [value]}, 0)
+    assert repr(value) in raised.value.message
+    assert raised.value.code == "invalid_parameter"
+
+
+def test_422_for_two_values_of_min_confidence() -> None:
+    with pytest.raises(ClassifierError, match=r"min_confidence is given as '0\.5' and '0\.6'; give it once"):
+        parameters.min_confidence(request("min_confidence=0.5"), {"min_confidence": ["0.6"]}, 0)
+
+
+@pytest.mark.parametrize("name", ["min_confidence", "level"])
+def test_422_where_the_reply_has_no_place_for_it(server: Server, name: str) -> None:
+    response = server.client.post("/predictions/resnet18", params={name: "1"}, content=IMAGE, headers=PNG)
+    error = check_error(response, 422, "invalid_parameter", f"/predictions/resnet18 has no parameter '{name}'")
+    assert error["allowed"] == ["top_k"]
+
+
+def test_level() -> None:
+    assert parameters.level(request(), {}, 0) == "class"
+    # As JSON bodies and BentoML's clients send it.
+    assert parameters.level(request("level=group"), {"level": ['"group"', "null"]}, 2) == "group"
+    for value in ("Group", "", '""', "groups"):
+        with pytest.raises(ClassifierError, match="must be class or group") as raised:
+            parameters.level(request(), {"level": [value]}, 2)
+        assert raised.value.facts == {"allowed": ["class", "group"]}
+
+
+@pytest.mark.parametrize("path", ["/classify", "/classify_batch"])
+def test_confident_is_told_where_it_is_asked_for(server: Server, path: str) -> None:
+    field = "image" if path == "/classify" else "images"
+
+    def ask(query: dict[str, Any], data: dict[str, str] | None = None) -> dict[str, Any]:
+        reply = server.client.post(path, params=query, data=data or {}, files={field: ("a", IMAGE)}).json()
+        found: dict[str, Any] = reply if path == "/classify" else reply["results"][0]
+        return found
+
+    plain = ask({})
+    assert "confident" not in plain
+    top = plain["predictions"][0]["probability"]
+    for least, confident in ((top, True), (round(top + 1e-6, 6), False), (0.001, True), (1, top == 1)):
+        for answer in (ask({"min_confidence": least}), ask({}, data={"min_confidence": str(least)})):
+            assert answer["confident"] is confident
+            assert answer["predictions"] == plain["predictions"]
+    assert "confident" not in ask({"min_confidence": 0})
 
 
 def test_time_allowed() -> None:

@@ -17,7 +17,11 @@ from serving.replies import IMAGE_STAGES, STAGES, Timing, error_response, json_r
 def test_the_stages_have_the_same_names_everywhere() -> None:
     assert STAGES == ("decode", "queue", "inference", "total")
     assert tuple(schema.Timings.model_fields) == STAGES
-    assert {f"{stage}_ms" for stage in IMAGE_STAGES} == set(ImageResult.__slots__) - {"probabilities"}
+    assert {f"{stage}_ms" for stage in IMAGE_STAGES} == set(ImageResult.__slots__) - {
+        "probabilities",
+        "cached",
+        "warnings",
+    }
 
 
 def test_a_request_takes_as_long_as_its_slowest_image_in_each_stage() -> None:

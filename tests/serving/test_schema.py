@@ -36,3 +36,12 @@ def test_the_model(server: Server) -> None:
     batcher = told["runner"]["batcher"]
     assert batcher["budget_ms"] == batcher["slo_ms"] == 850
     assert batcher["executors"] == batcher["devices"] >= 1
+
+
+def test_predictions_are_of_classes_or_of_groups() -> None:
+    whole: dict[str, Any] = {"model": {"tag": "a:1", "weights": "demo", "precision": "fp32"}}
+    whole |= {"timing_ms": {"decode": 1, "queue": 0, "inference": 2, "total": 3}}
+    for kind in ("class_id", "group_id"):
+        prediction = {kind: 1, "label": "cat", "label_zh": "猫", "probability": 0.9}
+        told = schema.ClassifyOutput.model_validate(whole | {"predictions": [prediction]}).model_dump()
+        assert told["predictions"] == [prediction]

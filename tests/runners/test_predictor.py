@@ -1,4 +1,4 @@
-"""The engine: its checks of a backend, and the two ways to run a batch."""
+"""The predictor: its checks of a backend, and the two ways to run a batch."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from classifier.errors import ClassifierError
+from classifier.pixels import Decoded
 from runners import devices
-from runners.engine import Engine, image_run, pixel_run
+from runners.predictor import Predictor, image_run, pixel_run
 from tests.runners.test_executors import values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class FakeEngine(Engine):
+class FakePredictor(Predictor):
     """Gives each image its first pixel's value as the only probability."""
 
     def __init__(self) -> None:
@@ -34,30 +35,31 @@ def image(value: int) -> NDArray[np.uint8]:
 
 
 def test_pixels_are_stacked() -> None:
-    engine = FakeEngine()
-    assert values(pixel_run(engine)([image(3), image(5)], lambda: 2)) == [3, 5]
-    assert engine.batches == [2]
-    assert engine.widths == [2]
+    predictor = FakePredictor()
+    assert values(pixel_run(predictor)([image(3), image(5)], lambda: 2)) == [3, 5]
+    assert predictor.batches == [2]
+    assert predictor.widths == [2]
 
 
 def test_an_unreadable_image_gets_its_error_and_the_others_are_inferred_together() -> None:
-    engine = FakeEngine()
+    predictor = FakePredictor()
 
     def fail() -> int:
         raise AssertionError("nothing is inferred, so no core is taken")
 
-    def decode(value: int) -> NDArray[np.uint8]:
+    def decode(value: int) -> Decoded:
         if value < 0:
             raise ClassifierError("unreadable_image", "broken")
-        return image(value)
+        return Decoded(image(value), (str(value),))
 
-    results = image_run(engine, decode)([1, -1, 2, -2], lambda: 1)
+    results = image_run(predictor, decode)([1, -1, 2, -2], lambda: 1)
     assert isinstance(results[1], ClassifierError)
     assert isinstance(results[3], ClassifierError)
     assert values([results[0], results[2]]) == [1, 2]
-    assert engine.batches == [2]
-    assert image_run(engine, decode)([-1], fail)[0].code == "unreadable_image"
-    assert engine.batches == [2]
+    assert [results[index].warnings for index in (0, 2)] == [("1",), ("2",)]
+    assert predictor.batches == [2]
+    assert image_run(predictor, decode)([-1], fail)[0].code == "unreadable_image"
+    assert predictor.batches == [2]
 
 
 @pytest.mark.parametrize(
@@ -78,9 +80,9 @@ def test_an_unreadable_image_gets_its_error_and_the_others_are_inferred_together
     ids=lambda value: str(value)[:24] if isinstance(value, Exception) else "",
 )  # fmt: skip
 def test_what_runtimes_say_of_a_device_is_understood(error: Exception, meaning: type[Exception]) -> None:
-    class Fails(FakeEngine):
+    class Fails(FakePredictor):
         backend: Any = type("Backend", (), {"infer": lambda self, pixels: (_ for _ in ()).throw(error)})()
-        infer = Engine.infer
+        infer = Predictor.infer
 
     with pytest.raises(meaning) as raised:
         Fails().infer(np.zeros((1, 2, 2, 3), np.uint8))

@@ -1,7 +1,7 @@
-"""The engine: an artifact that is loaded and warmed up, and the ways to run a batch on it.
+"""The predictor: an artifact that is loaded and warmed up, and the ways to run a batch on it.
 
-In the *inline* placement the engine and its ExecutorPool live in the API worker. In the *dedicated* one they live in a
-process of their own (runners/remote.py), to which API workers send pixels.
+In the *inline* placement the predictor and its ExecutorPool live in the API worker. In the *dedicated* one they live
+in a process of their own (runners/remote.py), to which API workers send pixels.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from classifier.pixels import Decoded
     from classifier.settings import Settings
     from runners.artifacts import Artifact
     from runners.executors import Run
@@ -42,7 +43,7 @@ START_ERRORS = (artifacts.ArtifactError, engines.EngineError, DeviceError, SloEr
 logger = logging.getLogger("bentoml.resnet18")
 
 
-class Engine:
+class Predictor:
     """A loaded and warmed-up backend; ``infer`` is synchronous and may be called from several threads.
 
     ``cores``: how many of the CPU's cores infer; one image may use all of them. ``engine``: see RESNET18_ENGINE; of
@@ -108,25 +109,25 @@ class Engine:
         }
 
 
-def pixel_run(engine: Engine) -> Run:
+def pixel_run(predictor: Predictor) -> Run:
     """A Run for batches of pixels, each uint8[S, S, 3]."""
 
     def run(pixels: list[Any], widen: Callable[[], int]) -> list[Any]:
         width = widen()
         start = time.perf_counter()
-        rows = engine.infer(pixels[0][None] if len(pixels) == 1 else np.stack(pixels), width)
+        rows = predictor.infer(pixels[0][None] if len(pixels) == 1 else np.stack(pixels), width)
         inference_ms = 1e3 * (time.perf_counter() - start)
         return [ImageResult(row, 0.0, inference_ms) for row in rows]
 
     return run
 
 
-def image_run(engine: Engine, decode: Callable[[Any], NDArray[np.uint8]]) -> Run:
+def image_run(predictor: Predictor, decode: Callable[[Any], Decoded]) -> Run:
     """A Run for batches of encoded images: the executor's thread decodes them itself, which saves a change of threads.
 
-    ``decode``: an encoded image to pixels uint8[S, S, 3]. Where it raises ClassifierError, that is the image's result.
+    ``decode``: an encoded image to its Decoded pixels. Where it raises ClassifierError, that is the image's result.
     """
-    run_pixels = pixel_run(engine)
+    run_pixels = pixel_run(predictor)
 
     def run(payloads: list[Any], widen: Callable[[], int]) -> list[Any]:
         results: list[Any] = []
@@ -140,32 +141,32 @@ def image_run(engine: Engine, decode: Callable[[Any], NDArray[np.uint8]]) -> Run
             took.append(1e3 * (time.perf_counter() - start))
         good = [index for index, result in enumerate(results) if not isinstance(result, ClassifierError)]
         if good:
-            for index, result in zip(good, run_pixels([results[index] for index in good], widen), strict=True):
-                result.decode_ms = took[index]
+            for index, result in zip(good, run_pixels([results[index].pixels for index in good], widen), strict=True):
+                result.decode_ms, result.warnings = took[index], results[index].warnings
                 results[index] = result
         return results
 
     return run
 
 
-def open_engine(settings: Settings, tag: str, device: str, cores: int = 1) -> Engine:
-    """The warmed-up engine of the artifact ``tag``, on ``cores`` at most.
+def open_predictor(settings: Settings, tag: str, device: str, cores: int = 1) -> Predictor:
+    """The warmed-up predictor of the artifact ``tag``, on ``cores`` at most.
 
     Raises ArtifactError, EngineError or DeviceError.
     """
-    return Engine(artifacts.open_artifact(tag), device, settings.max_batch, cores, settings.engine)
+    return Predictor(artifacts.open_artifact(tag), device, settings.max_batch, cores, settings.engine)
 
 
 def start_executors(
-    settings: Settings, engine: Engine, run: Run, *, executors: int, decodes: bool = False
+    settings: Settings, predictor: Predictor, run: Run, *, executors: int, decodes: bool = False
 ) -> ExecutorPool:
-    """A started pool for ``engine``, with the budget of the SLO of ``settings``. ``decodes``: whether ``run`` decodes.
+    """A started pool for ``predictor``, with the budget of the SLO of ``settings``.
 
-    Raises SloError if one image takes longer than the budget.
+    ``decodes``: whether ``run`` decodes. Raises SloError if one image takes longer than the budget.
     """
-    cost = CostModel(engine.warm_up_s)
+    cost = CostModel(predictor.warm_up_s)
     budget = budget_s(settings.slo_ms)
-    fastest = min(cost.expected(1), *engine.wide_s.values(), math.inf)
+    fastest = min(cost.expected(1), *predictor.wide_s.values(), math.inf)
     if fastest > budget:
         raise SloError(
             f"RESNET18_SLO_MS={settings.slo_ms} can't be honoured: one image takes {1e3 * fastest:.1f} "
@@ -177,7 +178,7 @@ def start_executors(
         max_batch=settings.max_batch,
         max_queue=settings.max_queue,
         executors=executors,
-        wide=engine.wide_s,
+        wide=predictor.wide_s,
     )
     prepare_s = settings.decode_timeout_ms / 1e3 if decodes else 0.0
-    return ExecutorPool(batcher, run, executors, engine.trial, settings.unready_after_s, prepare_s)
+    return ExecutorPool(batcher, run, executors, predictor.trial, settings.unready_after_s, prepare_s)
