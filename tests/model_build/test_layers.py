@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from model_build import layers, modules, weightset
 from model_build.errors import FileError
-from model_build.statedict import read
-from model_build.structure import Structure
-from model_build.weights import find
+from model_build.pickles import load
+from model_build.structure import Structure, of_shapes
+from model_build.weights import WeightsError, find
 from tests.model_build import originals
 from tests.model_build.checkpoints import saved
 from tests.model_build.originals import answers_alike
@@ -42,10 +43,6 @@ def hook(*_: object) -> None:
     """What could change an answer."""
 
 
-def head(*layers: nn.Module) -> Callable[[Any], None]:
-    return lambda network: setattr(network, "fc", nn.Sequential(*layers))
-
-
 def layer(path: str, made: Callable[[], nn.Module]) -> Callable[[Any], None]:
     return lambda network: network.set_submodule(path, made())
 
@@ -55,9 +52,23 @@ def setting(path: str, name: str, value: Any) -> Callable[[Any], None]:
 
 
 def refused(folder: Path, network: Any) -> str:
+    """Why ``network`` is refused; it is saved without its values, which spares their time."""
+    data = load(Path(saved(folder / "w.pth", network.to("meta"))))
+    chosen = weightset.find(data, None, lambda _: None)
+    whole = modules.around(data, chosen.path)
+    assert whole
+    assert chosen.head
     with pytest.raises(FileError, match=r"^holds a module ") as raised:
-        read(Path(saved(folder / "w.pth", network)), None, lambda _: None)
+        layers.told(whole, chosen, of_shapes(chosen.tensors["conv1.weight"], chosen.head))
     return str(raised.value).removeprefix("holds a module ")
+
+
+def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
+    network = originals.torchvision(act=nn.SiLU())
+    with pytest.raises(
+        WeightsError, match=r"^w\.pth holds a module with 'SiLU' in 'act', which a ResNet18 doesn't have"
+    ):
+        find(saved(tmp_path / "w.pth", network), tell=lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +106,7 @@ def test_another_network_of_the_same_tensors(tmp_path: Path, change: Callable[[A
 
 
 @pytest.mark.parametrize(
-    "layers",
+    "row",
     [
         (nn.Linear(512, 8), nn.ReLU(), nn.Linear(8, 3), nn.Sigmoid()),
         (nn.Linear(512, 3), nn.Sigmoid()),
@@ -106,10 +117,10 @@ def test_another_network_of_the_same_tensors(tmp_path: Path, change: Callable[[A
         (nn.Linear(512, 8), nn.Dropout(), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)),
         (nn.SiLU(), nn.Linear(512, 3)),
     ],
-    ids=lambda layers: " ".join(type(one).__name__ for one in layers),
+    ids=lambda row: " ".join(type(one).__name__ for one in row),
 )
-def test_a_head_that_is_not_built_is_refused(tmp_path: Path, layers: tuple[nn.Module, ...]) -> None:
-    network = originals.torchvision(fc=nn.Sequential(*layers))
+def test_a_head_that_is_not_built_is_refused(tmp_path: Path, row: tuple[nn.Module, ...]) -> None:
+    network = originals.torchvision(fc=nn.Sequential(*row))
     said = refused(tmp_path, network)
     assert said.startswith("whose head is ")
     assert "; expected linear layers, one kind of activation between them, and at the end a softmax or none" in said
@@ -123,15 +134,15 @@ def test_settings_and_kinds_of_a_head_s_layers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layers", "activation"),
+    ("row", "activation"),
     [
         ((nn.Linear(512, 8), nn.Dropout(), nn.Linear(8, 3)), "none"),
         ((nn.Linear(512, 8), nn.BatchNorm1d(8), nn.SiLU(), nn.Dropout(), nn.Linear(8, 3), nn.LogSoftmax(1)), "silu"),
         ((nn.ReLU(), nn.Linear(512, 8), nn.Sigmoid(), nn.Linear(8, 3)), "sigmoid"),
     ],
 )
-def test_a_head_answers_as_the_original(tmp_path: Path, layers: tuple[nn.Module, ...], activation: str) -> None:
-    network = originals.torchvision(fc=nn.Sequential(*layers))
+def test_a_head_answers_as_the_original(tmp_path: Path, row: tuple[nn.Module, ...], activation: str) -> None:
+    network = originals.torchvision(fc=nn.Sequential(*row))
     checkpoint = find(saved(tmp_path / "w.pth", network), tell=lambda _: None)
     assert checkpoint.structure.activation == activation
     kept = [one for one in network.fc if not isinstance(one, nn.LogSoftmax)]
