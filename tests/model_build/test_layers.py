@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from model_build import layers, modules, weightset
 from model_build.errors import FileError
-from model_build.statedict import read
-from model_build.structure import Structure
-from model_build.weights import find
+from model_build.network import resnet18
+from model_build.pickles import load
+from model_build.structure import Structure, of_shapes
+from model_build.weights import WeightsError, find
 from tests.model_build import originals
 from tests.model_build.checkpoints import saved
 from tests.model_build.originals import answers_alike
@@ -42,8 +44,13 @@ def hook(*_: object) -> None:
     """What could change an answer."""
 
 
-def head(*layers: nn.Module) -> Callable[[Any], None]:
-    return lambda network: setattr(network, "fc", nn.Sequential(*layers))
+def bare(**parts: nn.Module) -> Any:
+    """Torchvision's network without values, with ``parts`` in the place of its own."""
+    with torch.device("meta"):
+        network = resnet18(3)
+    for name, part in parts.items():
+        setattr(network, name, part)
+    return network
 
 
 def layer(path: str, made: Callable[[], nn.Module]) -> Callable[[Any], None]:
@@ -55,9 +62,23 @@ def setting(path: str, name: str, value: Any) -> Callable[[Any], None]:
 
 
 def refused(folder: Path, network: Any) -> str:
+    """Why ``network`` is refused; it is saved without its values, which spares their time."""
+    data = load(Path(saved(folder / "w.pth", network.to("meta"))))
+    chosen = weightset.find(data, None, lambda _: None)
+    whole = modules.around(data, chosen.path)
+    assert whole
+    assert chosen.head
     with pytest.raises(FileError, match=r"^holds a module ") as raised:
-        read(Path(saved(folder / "w.pth", network)), None, lambda _: None)
+        layers.told(whole, chosen, of_shapes(chosen.tensors["conv1.weight"], chosen.head))
     return str(raised.value).removeprefix("holds a module ")
+
+
+def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
+    network = originals.torchvision(act=nn.SiLU())
+    with pytest.raises(
+        WeightsError, match=r"^w\.pth holds a module with 'SiLU' in 'act', which a ResNet18 doesn't have"
+    ):
+        find(saved(tmp_path / "w.pth", network), tell=lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -89,13 +110,13 @@ def refused(folder: Path, network: Any) -> str:
     ],
 )
 def test_another_network_of_the_same_tensors(tmp_path: Path, change: Callable[[Any], Any], said: str) -> None:
-    network = originals.torchvision()
+    network = bare()
     change(network)
     assert said in refused(tmp_path, network)
 
 
 @pytest.mark.parametrize(
-    "layers",
+    "row",
     [
         (nn.Linear(512, 8), nn.ReLU(), nn.Linear(8, 3), nn.Sigmoid()),
         (nn.Linear(512, 3), nn.Sigmoid()),
@@ -106,32 +127,32 @@ def test_another_network_of_the_same_tensors(tmp_path: Path, change: Callable[[A
         (nn.Linear(512, 8), nn.Dropout(), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)),
         (nn.SiLU(), nn.Linear(512, 3)),
     ],
-    ids=lambda layers: " ".join(type(one).__name__ for one in layers),
+    ids=lambda row: " ".join(type(one).__name__ for one in row),
 )
-def test_a_head_that_is_not_built_is_refused(tmp_path: Path, layers: tuple[nn.Module, ...]) -> None:
-    network = originals.torchvision(fc=nn.Sequential(*layers))
+def test_a_head_that_is_not_built_is_refused(tmp_path: Path, row: tuple[nn.Module, ...]) -> None:
+    network = bare(fc=nn.Sequential(*row))
     said = refused(tmp_path, network)
     assert said.startswith("whose head is ")
     assert "; expected linear layers, one kind of activation between them, and at the end a softmax or none" in said
 
 
 def test_settings_and_kinds_of_a_head_s_layers(tmp_path: Path) -> None:
-    network = originals.torchvision(fc=nn.Sequential(nn.Linear(512, 8), nn.LeakyReLU(0.2), nn.Linear(8, 3)))
+    network = bare(fc=nn.Sequential(nn.Linear(512, 8), nn.LeakyReLU(0.2), nn.Linear(8, 3)))
     assert refused(tmp_path, network) == "whose negative_slope in 'fc.1' is 0.2, expected 0.01"
-    network = originals.torchvision(fc=nn.Sequential(nn.Linear(512, 8), nn.Mish(), nn.Linear(8, 3)))
+    network = bare(fc=nn.Sequential(nn.Linear(512, 8), nn.Mish(), nn.Linear(8, 3)))
     assert refused(tmp_path, network) == "with 'Mish' in its head, 'fc.1', which isn't read"
 
 
 @pytest.mark.parametrize(
-    ("layers", "activation"),
+    ("row", "activation"),
     [
         ((nn.Linear(512, 8), nn.Dropout(), nn.Linear(8, 3)), "none"),
         ((nn.Linear(512, 8), nn.BatchNorm1d(8), nn.SiLU(), nn.Dropout(), nn.Linear(8, 3), nn.LogSoftmax(1)), "silu"),
         ((nn.ReLU(), nn.Linear(512, 8), nn.Sigmoid(), nn.Linear(8, 3)), "sigmoid"),
     ],
 )
-def test_a_head_answers_as_the_original(tmp_path: Path, layers: tuple[nn.Module, ...], activation: str) -> None:
-    network = originals.torchvision(fc=nn.Sequential(*layers))
+def test_a_head_answers_as_the_original(tmp_path: Path, row: tuple[nn.Module, ...], activation: str) -> None:
+    network = originals.torchvision(fc=nn.Sequential(*row))
     checkpoint = find(saved(tmp_path / "w.pth", network), tell=lambda _: None)
     assert checkpoint.structure.activation == activation
     kept = [one for one in network.fc if not isinstance(one, nn.LogSoftmax)]
@@ -146,7 +167,7 @@ def test_a_sigmoid_of_one_output_is_what_is_served(tmp_path: Path) -> None:
 
 
 def test_a_head_whose_order_only_its_code_tells(tmp_path: Path) -> None:
-    said = refused(tmp_path, originals.torchvision(fc=MLP(nn.Tanh())))
+    said = refused(tmp_path, bare(fc=MLP(nn.Tanh())))
     assert said.startswith("whose head, 'tests.model_build.test_layers.MLP', has tanh, and only its code, which isn't")
     notices: list[str] = []
     network = originals.torchvision(fc=MLP(nn.ReLU()))
