@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from model_build import layers, modules, weightset
+from model_build import chosen, layers, modules
 from model_build.errors import FileError
 from model_build.network import resnet18
 from model_build.pickles import load
@@ -64,12 +64,12 @@ def setting(path: str, name: str, value: Any) -> Callable[[Any], None]:
 def refused(folder: Path, network: Any) -> str:
     """Why ``network`` is refused; it is saved without its values, which spares their time."""
     data = load(Path(saved(folder / "w.pth", network.to("meta"))))
-    chosen = weightset.find(data, None, lambda _: None)
-    whole = modules.around(data, chosen.path)
+    taken = chosen.find(data, None, lambda _: None)
+    whole = modules.around(data, taken.path)
     assert whole
-    assert chosen.head
+    assert taken.head
     with pytest.raises(FileError, match=r"^holds a module ") as raised:
-        layers.told(whole, chosen, of_shapes(chosen.tensors["conv1.weight"], chosen.head))
+        layers.told(whole, taken, of_shapes(taken.tensors["conv1.weight"], taken.head))
     return str(raised.value).removeprefix("holds a module ")
 
 
