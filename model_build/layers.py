@@ -132,7 +132,8 @@ class _Network:
         """Raise FileError where the network's modules hold code that changes their answers, or may."""
         on = {""} | {path[: match.start()] for path in self.places.values() for match in re.finditer(r"\.|$", path)}
         for path, one in self.parts.items():
-            if path not in on:
+            # A layer without tensors may change an answer as well as one that has some.
+            if path not in on and (tensors(one) or part(one, "_modules") or LOSS.search(one.kind)):
                 continue
             where = quoted(path or ".")
             for name in ("_forward_hooks", "_forward_pre_hooks"):
@@ -142,10 +143,12 @@ class _Network:
                 code = value.kind if isinstance(value, Standing) or _is_stand_in(value) else value
                 if name == "forward":
                     raise FileError(f"holds a module with a forward of its own in {where}, whose code isn't run")
-                short = str(code).rpartition(".")[2].replace("_", "").lower()
+                if not isinstance(code, str):
+                    continue
+                short = code.rpartition(".")[2].replace("_", "").lower()
                 if short in NAMED and _may_act(str(name), code):
                     raise FileError(
-                        f"holds a module whose {quoted(str(name))} in {where} is {quoted(str(code))}, where a ResNet18 "
+                        f"holds a module whose {quoted(str(name))} in {where} is {quoted(code)}, where a ResNet18 "
                         "has ReLU"
                     )
 
@@ -240,7 +243,7 @@ def _compare(path: str, found: Standing, expected: torch.nn.Module) -> None:
         # An older version of torch had fewer.
         if name.startswith("_") or name in IDLE or name not in has or _alike(name, has, value):
             continue
-        raise FileError(f"holds a module whose {name} in {quoted(path)} is {has[name]!r:.60}, expected {value!r}")
+        raise FileError(f"holds a module whose {name} in {quoted(path)} is {_words(has[name])}, expected {value!r}")
 
 
 def _alike(name: str, has: dict[Any, Any], value: Any) -> bool:
@@ -248,7 +251,19 @@ def _alike(name: str, has: dict[Any, Any], value: Any) -> bool:
     found = has[name]
     if name == "padding" and found == "same" and isinstance(sides := has.get("kernel_size"), tuple):
         found = tuple(side // 2 for side in sides if isinstance(side, int))  # at a stride of 1, which torch demands
-    return repr(found) in {repr(value), repr(_one(value)), repr((value, value)), repr([value, value])}
+    return _words(found) in {repr(value), repr(_one(value)), repr((value, value)), repr([value, value])}
+
+
+def _words(value: object, nested: bool = True) -> str:
+    """A setting as Python writes it, or its type: a small file may nest a value, or make a number, of any length."""
+    if value is None or isinstance(value, bool | float) or (isinstance(value, int) and value.bit_length() <= 64):
+        return repr(value)
+    if isinstance(value, str):
+        return quoted(value)
+    if nested and type(value) in (tuple, list) and len(value) <= 4:  # type: ignore[arg-type]  # it has a length
+        sides = ", ".join(_words(side, False) for side in value)  # type: ignore[attr-defined]
+        return f"({sides})" if type(value) is tuple else f"[{sides}]"
+    return f"of type {type(value).__name__}"
 
 
 def _one(value: Any) -> Any:
@@ -259,17 +274,17 @@ def _one(value: Any) -> Any:
 
 
 def _check_softmax(path: str, one: Standing) -> None:
-    if (dim := repr(attributes(one).get("dim"))) not in ("None", "1", "-1"):
-        raise FileError(f"holds a module whose dim in {quoted(path)} is {dim:.60}, expected 1")
+    if (dim := _words(attributes(one).get("dim"))) not in ("None", "1", "-1"):
+        raise FileError(f"holds a module whose dim in {quoted(path)} is {dim}, expected 1")
 
 
 def _is_stand_in(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, Standing)
 
 
-def _may_act(name: str, code: object) -> bool:
+def _may_act(name: str, code: str) -> bool:
     """Whether an attribute may be what a module calls: a class or function, or a text in a place of that name."""
-    return not isinstance(code, str) or "." in code or bool(re.search(r"act|nonlin", name))
+    return "." in code or bool(re.search(r"act|nonlin", name))
 
 
 def _shared(paths: list[str]) -> str:

@@ -107,12 +107,35 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
             lambda network: network.fc.register_forward_hook(hook),
             "with a hook in 'fc', whose code isn't run",
         ),
+        (
+            lambda network: network.avgpool.register_forward_pre_hook(hook),
+            "with a hook in 'avgpool', whose code isn't run",
+        ),
+        (setting("layer2.1.relu", "forward", hook), "with a forward of its own in 'layer2.1.relu', whose code isn't"),
+        (setting("avgpool", "output_size", 1 << 2000), "whose output_size in 'avgpool' is of type int, expected 1"),
     ],
 )
 def test_another_network_of_the_same_tensors(tmp_path: Path, change: Callable[[Any], Any], said: str) -> None:
     network = bare()
     change(network)
     assert said in refused(tmp_path, network)
+
+
+@pytest.mark.parametrize("depth", [2, 64])
+def test_nested_settings_are_not_written_out(tmp_path: Path, depth: int) -> None:
+    """A tuple that holds another one twice, and so on, is small in a file and longer than any memory as text."""
+    nested: Any = ()
+    for _ in range(depth):
+        nested = (nested, nested)
+    network = bare(idle=nn.Dropout())
+    network.idle.anything = nested
+    network.conv1.padding = nested
+    assert refused(tmp_path, network) == ("whose padding in 'conv1' is (of type tuple, of type tuple), expected (3, 3)")
+    network.conv1.padding = (3, 3)
+    network.add_module("end", nn.Softmax(nested))
+    assert refused(tmp_path, network) == "whose dim in 'end' is (of type tuple, of type tuple), expected 1"
+    network.end, network.act = nn.Identity(), "torch.nn.SiLU"
+    assert "whose 'act' in '.' is 'torch.nn.SiLU'" in refused(tmp_path, network)
 
 
 @pytest.mark.parametrize(
