@@ -71,11 +71,11 @@ def resolve(given: Given, stored: Given, default_size: int = SIZE, grey: bool = 
     if given.resize is not None:
         resize, source = given.resize, "--resize"
     elif given.crop is not None:
-        resize, source = math.floor(size / given.crop), "--crop"
+        resize, source = _scaled(size, given.crop, "--crop"), "--crop"
     elif stored.resize is not None and own_size and own_shape:
         resize, source = stored.resize, "file"
     elif stored.crop is not None and own_shape:
-        resize, source = math.floor(size / stored.crop), "file"
+        resize, source = _scaled(size, stored.crop, "crop_pct"), "file"
     elif squash:
         resize, source = size, sources["squash"]
     else:
@@ -84,11 +84,6 @@ def resolve(given: Given, stored: Given, default_size: int = SIZE, grey: bool = 
     named = "--resize" if source.startswith("--") else "resize"
     if resize < size:
         raise ValueError(f"{named} {resize} is smaller than the crop of {size} pixels")
-    if resize > SCALED_SIDES[1]:
-        crop = f"--crop {given.crop}" if given.crop else f"crop_pct {stored.crop}"
-        raise ValueError(
-            f"{crop} scales to {resize} pixels for a crop of {size}; at most {SCALED_SIDES[1]} are possible"
-        )
     interpolation = pick("interpolation", "bilinear")
     antialias = pick("antialias", True, "--no-antialias" if given.antialias is False else "")
     if not antialias and interpolation != "bilinear":
@@ -106,6 +101,16 @@ def resolve(given: Given, stored: Given, default_size: int = SIZE, grey: bool = 
         "bgr": bgr,
         "sources": sources,
     }
+
+
+def _scaled(size: int, crop: float, name: str) -> int:
+    """The whole part of size/crop, in pixels. Raises ValueError, which begins with ``name``, if it is too large."""
+    scaled = size / crop  # infinite for the smallest shares
+    if scaled >= SCALED_SIDES[1] + 1:
+        raise ValueError(
+            f"{name} {crop} scales to {scaled:.6g} pixels for a crop of {size}; at most {SCALED_SIDES[1]} are possible"
+        )
+    return math.floor(scaled)
 
 
 def _three(name: str, values: Channels | None, source: str, grey: bool) -> Triple:

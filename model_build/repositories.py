@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -177,12 +176,12 @@ def _processor(config: dict[str, Any]) -> dict[str, Any]:
         if config.get(step, True) is not True:
             raise FileError(f"has a {PROCESSOR} with {step} {config[step]!r}, expected true")
     factor = _entry(config, PROCESSOR, "rescale_factor", float, 1 / 255)
-    if not math.isclose(factor, 1 / 255, rel_tol=1e-3):
-        raise FileError(f"has a {PROCESSOR} with rescale_factor {factor!r}, expected 1/255")
+    if not abs(factor * 255 - 1) <= 1e-3:  # a whole number may be more than a float holds
+        raise FileError(f"has a {PROCESSOR} with rescale_factor {factor!r:.60}, expected 1/255")
     found = _sides(name, config)
     resample = _entry(config, PROCESSOR, "resample", int, PROCESSORS[name])
     if resample not in range(len(RESAMPLING)):
-        raise FileError(f"has a {PROCESSOR} with resample {resample!r}, expected one of Pillow's, 0 to 5")
+        raise FileError(f"has a {PROCESSOR} with resample {resample!r:.60}, expected one of Pillow's, 0 to 5")
     found["interpolation"] = RESAMPLING[resample]
     if not _entry(config, PROCESSOR, "do_normalize", bool, True):
         return found | {"mean": [0, 0, 0], "std": [1, 1, 1]}
@@ -205,7 +204,7 @@ def _sides(name: str, config: dict[str, Any]) -> dict[str, Any]:
             return {"input_size": side, "resize": side, "squash": True}
         crop = _entry(config, PROCESSOR, "crop_pct", float, CONVNEXT_CROP)
         if not LEAST_CROP <= crop <= 1:
-            raise FileError(f"has a {PROCESSOR} with crop_pct {crop!r}, expected a number from {LEAST_CROP} to 1")
+            raise FileError(f"has a {PROCESSOR} with crop_pct {crop!r:.60}, expected a number from {LEAST_CROP} to 1")
         return {"input_size": side, "resize": int(side / crop), "squash": False}
     if _entry(config, PROCESSOR, "do_center_crop", bool, "crop_size" in config):
         crop = sum(_size(config, "crop_size", True))
@@ -225,4 +224,4 @@ def _size(config: dict[str, Any], entry: str, square: bool) -> tuple[int, int]:
         case int(side):
             return (0, side) if square else (side, 0)
         case found:
-            raise FileError(f"has a {PROCESSOR} with {entry} {found!r}, expected the sides of a square")
+            raise FileError(f"has a {PROCESSOR} with {entry} {found!r:.60}, expected the sides of a square")

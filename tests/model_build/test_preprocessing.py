@@ -142,6 +142,8 @@ class TestResolve:
             (NONE, Given(resize=200), "^resize 200 is smaller than the crop of 224 pixels$"),
             (Given(crop=0.1), NONE, "^--crop 0.1 scales to 2240 pixels for a crop of 224; at most 2048 are possible$"),
             (NONE, Given(crop=0.1), "^crop_pct 0.1 scales to 2240 pixels"),
+            (NONE, Given(crop=1e-320), "^crop_pct 1e-320 scales to inf pixels"),
+            (Given(crop=1e-320), NONE, "^--crop 1e-320 scales to inf pixels"),
             (
                 Given(antialias=False, interpolation="lanczos"),
                 NONE,
