@@ -7,6 +7,6 @@ class FileError(Exception):
     """A file of weights can't be used; the message goes on after the file's name: "is empty; expected …"."""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The message of ``error`` in a line; its class's name if it has no message."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

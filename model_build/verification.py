@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import io
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ class VerificationError(Exception):
 
 @dataclass(frozen=True)
 class Original:
-    """The user's network. ``name``: as the command line has it; ``digest``: the sha256 of its file and its state.
+    """The user's network. ``name``: as the command line has it; ``digest``: the sha256 of its code and its state.
 
     ``transform``: from a PIL image, R, G, B, to what the network takes, float32[3, H, W]; None for the checkpoint's own
     preprocessing.
@@ -114,12 +115,11 @@ def load(text: str) -> Original:
     # As if it were run: what lies beside it can be imported.
     sys.path.insert(0, str(path.resolve().parent))
     try:
-        spec.loader.exec_module(module)
-        found = getattr(module, name, None)
-        if found is not None and not isinstance(found, torch.nn.Module | tuple):
-            found = found()
-    except Exception as error:  # whatever the user's code raises
-        raise VerificationError(f"--verify {text!r} raised {type(error).__name__}: {first_line(error)}") from None
+        with _reported(text):
+            spec.loader.exec_module(module)
+            found = getattr(module, name, None)
+            if found is not None and not isinstance(found, torch.nn.Module | tuple):
+                found = found()
     finally:
         sys.path.pop(0)
     network, transform = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
@@ -128,13 +128,39 @@ def load(text: str) -> Original:
             f"--verify {text!r} is a {type(found).__name__}; expected a torch.nn.Module, or a function that returns "
             "one, alone or as (module, transform)"
         )
-    network = network.cpu().float().eval()
-    return Original(text, _digest(path, network), network, transform)
+    with _reported(text):
+        network = network.cpu().float().eval()
+        return Original(text, _digest(path, network), network, transform)
+
+
+@contextmanager
+def _reported(name: str) -> Iterator[None]:
+    """Raise VerificationError for whatever the user's code raises; a script may even end the process."""
+    try:
+        yield
+    except VerificationError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise VerificationError(f"--verify {name!r} raised {type(error).__name__}: {first_line(error)}") from None
+
+
+def _code(path: Path) -> list[tuple[str, Path]]:
+    """The file at ``path`` and the imported ones beside and below it, by their paths from there; none is installed."""
+    folder = path.resolve().parent
+    imported = (getattr(module, "__dict__", {}).get("__file__") for module in list(sys.modules.values()))
+    files = {path.resolve(), *(Path(file).resolve() for file in imported if isinstance(file, str))}
+    return sorted(
+        (file.relative_to(folder).as_posix(), file)
+        for file in files
+        if file.is_relative_to(folder) and file.is_file() and not {"site-packages", "dist-packages"} & {*file.parts}
+    )
 
 
 def _digest(path: Path, network: torch.nn.Module) -> str:
-    """The sha256 over the file and all tensors of the network: it may load its weights from elsewhere."""
-    digest = hashlib.sha256(sha256(path).encode())
+    """The sha256 over the code of the original and all tensors of the network, which may come from elsewhere."""
+    digest = hashlib.sha256()
+    for name, file in _code(path):
+        digest.update(f"{name}{sha256(file)}".encode())
     for key, value in sorted(network.state_dict().items()):
         if isinstance(value, torch.Tensor):
             digest.update(f"{key}{tuple(value.shape)}{value.dtype}".encode())
@@ -155,17 +181,10 @@ def probabilities(original: Original, checkpoint: Checkpoint, samples: Samples, 
     else:
         batches = _transformed(original.transform, folder)
     found = []
-    with torch.inference_mode():
-        try:
-            for batch in batches:
-                output = original.network(batch)
-                found.append(_checked(original, getattr(output, "logits", output), checkpoint.classes))
-        except VerificationError:
-            raise
-        except Exception as error:  # whatever the user's code raises
-            raise VerificationError(
-                f"--verify {original.name!r} raised {type(error).__name__}: {first_line(error)}"
-            ) from None
+    with torch.inference_mode(), _reported(original.name):
+        for batch in batches:
+            output = original.network(batch)
+            found.append(_checked(original, getattr(output, "logits", output), checkpoint.classes))
     return _probabilities(torch.cat(found))
 
 

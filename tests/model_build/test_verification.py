@@ -53,6 +53,10 @@ def pipeline():
 number = lambda: 5
 def broken():
     raise ValueError("no such file\\nas that")
+def ended():
+    raise SystemExit("usage")
+def valueless():
+    return nn.Linear(2, 2, device="meta")
 """
 OPTIONS = ("--size", "32", "--squash", "--runtime", "onnx", "--precisions", "fp32")
 
@@ -132,6 +136,19 @@ def test_its_digest_is_of_its_code_and_its_weights(tmp_path: Path) -> None:
     assert len(set(digests)) == 3
 
 
+def test_its_digest_is_of_the_code_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other code of the same tensors answers otherwise."""
+    digests = []
+    for folder, activation in (("one", "ReLU"), ("again", "ReLU"), ("other", "SiLU")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "net_of_layers.py").write_text(f"from torch import nn\nact = nn.{activation}()\n")
+        file = tmp_path / folder / "net.py"
+        file.write_text("import net_of_layers\nmodel = net_of_layers.act\n")
+        digests.append(load(f"{file}:model").digest)
+        monkeypatch.delitem(sys.modules, "net_of_layers")
+    assert digests[0] == digests[1] != digests[2]
+
+
 @pytest.mark.parametrize("name", ["net_with_options", "random"])
 def test_a_file_is_a_module_that_others_can_look_up(tmp_path: Path, name: str) -> None:
     """Dataclasses do, where annotations are texts; a library of the file's name stays what it is."""
@@ -157,6 +174,8 @@ def test_a_file_is_a_module_that_others_can_look_up(tmp_path: Path, name: str) -
         ),
         ("reference.py:number", "is a int; expected a torch.nn.Module"),
         ("reference.py:broken", "raised ValueError: no such file"),
+        ("reference.py:ended", "raised SystemExit: usage"),
+        ("reference.py:valueless", "raised NotImplementedError: Cannot copy out of meta tensor"),
     ],
 )
 def test_what_is_no_original(given: Path, text: str, said: str) -> None:
