@@ -161,9 +161,12 @@ def _scatter(rows: Sequence[Row]) -> str:
     parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 6}" text-anchor="middle">ms of one image on one core</text>')
     names = list(dict.fromkeys(row.architecture for row in rows))
     for row, latency in zip(rows, latencies, strict=True):
+        place = sorted(latencies).index(latency)
         colour = COLOURS[names.index(row.architecture) % len(COLOURS)]
         x, y, radius = across(latency), up(row.top1), 4 + 12 * (row.size / largest) ** 0.5
         fill = "none" if row.failure else f"{colour}66"
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{fill}" stroke="{colour}"/>')
-        parts.append(f'<text x="{x + radius + 3:.1f}" y="{y + 4:.1f}">{row.name}</text>')
+        # Above and below in turns, from left to right: networks of one accuracy would write over one another.
+        beside = y - radius - 5 if place % 2 else y + radius + 14
+        parts.append(f'<text x="{x:.1f}" y="{beside:.1f}" text-anchor="middle">{row.name}</text>')
     return "".join([*parts, "</svg>"])
