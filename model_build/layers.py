@@ -15,6 +15,7 @@ import torch
 
 from model_build.errors import FileError
 from model_build.heads import ACTIVATION
+from model_build.likeness import ALIKE, check_softmax, compare, kind_of, on_all_sides
 from model_build.misfit import quoted
 from model_build.modules import Standing, attributes, part, tensors, walk
 from model_build.network import adapted, resnet18
@@ -27,12 +28,6 @@ if TYPE_CHECKING:
 
     Parts = dict[str, Standing]
 
-# Where torch has its layers; a class of the same name elsewhere is another one.
-TORCH = re.compile(r"torch\.nn\.modules\.\w+\.(\w+)")
-# Classes that infer as torch's own do: BatchNorm's, as far as their epsilon is the same.
-ALIKE = {"SyncBatchNorm": ("BatchNorm1d", "BatchNorm2d"), "torchvision.ops.misc.FrozenBatchNorm2d": ("BatchNorm2d",)}
-# Attributes of torch's layers that no inference depends on.
-IDLE = frozenset({"training", "momentum", "inplace", "process_group"})
 # What does nothing in inference.
 NEUTRAL = frozenset({"Identity", "Dropout", "Dropout1d", "Dropout2d"})
 SOFTMAX = frozenset({"Softmax", "LogSoftmax"})
@@ -72,7 +67,7 @@ class _Network:
         self.parts: Parts = dict(walk(whole))
         paths = {id(value): path for path, one in self.parts.items() for value in tensors(one).values()}
         classes = int(chosen.tensors[f"{structure.output}.weight"].shape[0])
-        stride = _one(attributes(self.parts[paths[id(chosen.tensors["conv1.weight"])]]).get("stride"))
+        stride = on_all_sides(attributes(self.parts[paths[id(chosen.tensors["conv1.weight"])]]).get("stride"))
         self.structure = (
             replace(structure, stride=stride) if isinstance(stride, int) and stride in STRIDES else structure
         )
@@ -93,14 +88,14 @@ class _Network:
     def check_layers(self) -> None:
         """Raise FileError for the first layer that is not as it is built."""
         for name, path in self.places.items():
-            _compare(path, self.parts[path], self.built.get_submodule(name))
+            compare(path, self.parts[path], self.built.get_submodule(name))
         for path, one in self.parts.items():
             if not _within(path, self.around) and not tensors(one):
                 self._check_plain(path, one)
 
     def _check_plain(self, path: str, one: Standing) -> None:
         """Raise FileError if a module without tensors of its own does other than what a ResNet18 has there."""
-        kind, inner, staged = _kind(one), part(one, "_modules"), any(_within(path, stage) for stage in self.stages)
+        kind, inner, staged = kind_of(one), part(one, "_modules"), any(_within(path, stage) for stage in self.stages)
         if kind == "Sequential":
             row = "".join(_letter(layer) for layer in inner.values() if isinstance(layer, Standing))
             # A ReLU behind logits, unlike one behind features, changes the answer.
@@ -108,7 +103,7 @@ class _Network:
             if any(_within(place, path) for place in self.places.values()) and (
                 behind or (path and not ROWS.fullmatch(row))
             ):
-                names = ", ".join(_kind(layer) for layer in inner.values() if isinstance(layer, Standing))
+                names = ", ".join(kind_of(layer) for layer in inner.values() if isinstance(layer, Standing))
                 raise FileError(
                     f"holds a module with {names:.200} in a row in {quoted(path or '.')}, unlike a ResNet18's"
                 )
@@ -118,11 +113,11 @@ class _Network:
             if PLACE.search(path) and not WITHOUT.search(path):
                 raise FileError(f"holds a module with {kind} in {quoted(path)}, where a ResNet18 has ReLU")
         elif kind == "MaxPool2d" and not staged:
-            _compare(path, one, torch.nn.MaxPool2d(3, 2, 1))
+            compare(path, one, torch.nn.MaxPool2d(3, 2, 1))
         elif kind == "AdaptiveAvgPool2d" and not staged:
-            _compare(path, one, torch.nn.AdaptiveAvgPool2d(1))
+            compare(path, one, torch.nn.AdaptiveAvgPool2d(1))
         elif kind in SOFTMAX and not staged and not self.one_output:
-            _check_softmax(path, one)
+            check_softmax(path, one)
         elif (kind == "Sigmoid" and not staged and self.one_output) or LOSS.search(one.kind):
             return
         else:
@@ -154,11 +149,11 @@ class _Network:
 
     def pool(self) -> bool | None:
         """Whether there is the stem's max-pool; None if only code tells. Raises FileError if there are several."""
-        found = [path for path, one in self.parts.items() if _kind(one) == "MaxPool2d"]
+        found = [path for path, one in self.parts.items() if kind_of(one) == "MaxPool2d"]
         if len(found) > 1:
             raise FileError(f"holds a module with several max-pools, {', '.join(map(quoted, found[:3]))}, expected one")
         above = self.parts[self.places["conv1"].rpartition(".")[0]]
-        emptied = any(path.rpartition(".")[2] == "maxpool" for path in self.parts) or _kind(above) == "Sequential"
+        emptied = any(path.rpartition(".")[2] == "maxpool" for path in self.parts) or kind_of(above) == "Sequential"
         return True if found else False if emptied else None
 
     def head(self) -> str | None:
@@ -167,7 +162,7 @@ class _Network:
         names = {path: name for name, path in self.places.items()}
         found: list[tuple[str, Layer]] = []  # each layer in words too, an activation's by its option's name
         for path, one in within.items():
-            kind = _kind(one)
+            kind = kind_of(one)
             if path in names:
                 size = self.expected[int(names[path].rpartition(".")[2]) if "." in names[path] else 0][1]
                 word = "linear" if kind == "Linear" else "batchnorm"
@@ -175,16 +170,16 @@ class _Network:
             elif part(one, "_modules") or kind in ("Sequential", "Flatten", *NEUTRAL):
                 continue
             elif kind == "AdaptiveAvgPool2d" and not found:
-                _compare(path, one, torch.nn.AdaptiveAvgPool2d(1))
+                compare(path, one, torch.nn.AdaptiveAvgPool2d(1))
             elif kind in SOFTMAX:
-                _check_softmax(path, one)
+                check_softmax(path, one)
                 found.append(("softmax", ACTIVATION))
             elif kind in ACTIVATIONS.values():
-                _compare(path, one, getattr(torch.nn, kind)())
+                compare(path, one, getattr(torch.nn, kind)())
                 found.append((next(name for name, its in ACTIVATIONS.items() if its == kind), ACTIVATION))
             else:
                 raise FileError(f"holds a module with {quoted(kind)} in its head, {quoted(path)}, which isn't read")
-        by_code = [one for one in within.values() if part(one, "_modules") and _kind(one) != "Sequential"]
+        by_code = [one for one in within.values() if part(one, "_modules") and kind_of(one) != "Sequential"]
         if not by_code:
             return self._in_a_row(found)
         self._check_by_code(found, by_code[0])
@@ -219,63 +214,12 @@ class _Network:
             )
 
 
-def _kind(one: Standing) -> str:
-    """The class: of torch's own layers their short name."""
-    found = TORCH.fullmatch(one.kind)
-    return found[1] if found else one.kind
-
-
 def _letter(layer: Standing) -> str:
-    kind = _kind(layer)
+    kind = kind_of(layer)
     if kind in ALIKE:
         return "B"
     neutral = kind in NEUTRAL or kind in SOFTMAX or kind in ("Flatten", "Sigmoid")
     return "" if neutral else LETTERS.get(kind, "S")
-
-
-def _compare(path: str, found: Standing, expected: torch.nn.Module) -> None:
-    """Raise FileError unless the layer ``found`` at ``path`` is of the class of ``expected`` and set as it is."""
-    kind, own = _kind(found), type(expected).__name__
-    if kind != own and own not in ALIKE.get(kind, ()):
-        raise FileError(f"holds a module with {quoted(kind)} in {quoted(path)}, where a ResNet18 has {own}")
-    has = attributes(found)
-    for name, value in vars(expected).items():
-        # An older version of torch had fewer.
-        if name.startswith("_") or name in IDLE or name not in has or _alike(name, has, value):
-            continue
-        raise FileError(f"holds a module whose {name} in {quoted(path)} is {_words(has[name])}, expected {value!r}")
-
-
-def _alike(name: str, has: dict[Any, Any], value: Any) -> bool:
-    """Whether a setting is ``value``, written as one number or as one a side. A file's values are compared as text."""
-    found = has[name]
-    if name == "padding" and found == "same" and isinstance(sides := has.get("kernel_size"), tuple):
-        found = tuple(side // 2 for side in sides if isinstance(side, int))  # at a stride of 1, which torch demands
-    return _words(found) in {repr(value), repr(_one(value)), repr((value, value)), repr([value, value])}
-
-
-def _words(value: object, nested: bool = True) -> str:
-    """A setting as Python writes it, or its type: a small file may nest a value, or make a number, of any length."""
-    if value is None or isinstance(value, bool | float) or (isinstance(value, int) and value.bit_length() <= 64):
-        return repr(value)
-    if isinstance(value, str):
-        return quoted(value)
-    if nested and type(value) in (tuple, list) and len(value) <= 4:  # type: ignore[arg-type]  # it has a length
-        sides = ", ".join(_words(side, False) for side in value)  # type: ignore[attr-defined]
-        return f"({sides})" if type(value) is tuple else f"[{sides}]"
-    return f"of type {type(value).__name__}"
-
-
-def _one(value: Any) -> Any:
-    """The number that ``value`` has on all sides; another value as it is."""
-    if isinstance(value, tuple) and value and all(type(side) is int and side == value[0] for side in value):
-        return value[0]
-    return value
-
-
-def _check_softmax(path: str, one: Standing) -> None:
-    if (dim := _words(attributes(one).get("dim"))) not in ("None", "1", "-1"):
-        raise FileError(f"holds a module whose dim in {quoted(path)} is {dim}, expected 1")
 
 
 def _is_stand_in(value: object) -> bool:

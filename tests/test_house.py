@@ -45,6 +45,7 @@ HELD_BY = {
     "model_build/heads.py": "tests/model_build/test_structure.py",
     "model_build/initial.py": "tests/model_build/test_train.py",
     "model_build/label*.py": "tests/model_build/test_label_files.py",
+    "model_build/likeness.py": "tests/model_build/test_layers.py",
     "model_build/metadata.py": "tests/model_build/test_preprocessing.py",
     "model_build/page.py": "tests/model_build/test_mistakes.py",
     "model_build/pipeline.py": "tests/model_build/test_build.py",
