@@ -5,7 +5,11 @@ A runtime's artifacts are exported by ``model_build.<name>``. An engine's code l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 # In the order in which they are built.
 PRECISIONS = ("fp32", "int8", "bf16", "fp16")
@@ -35,14 +39,17 @@ class Runtime:
     """A runtime.
 
     ``name``: in settings, tags and manifests. ``title``: on the page. ``suffix``: of the artifact's file.
-    ``engines``: what can run it, the default first. ``exporters``: the packages whose versions belong to an artifact's
-    version.
+    ``engines``: what can run it, the default first. ``computes``: an engine that alone runs a precision, by the
+    precision's name; its file is the fp32 one, and the engine computes in that precision. ``exporters``: the packages
+    whose versions belong to an artifact's version.
     ``on_cpu`` and ``on_gpu``: the precisions that it serves on each, the fastest first. On a CPU, every precision but
     fp32 needs the CPU feature of its name; those in ``last_resort`` are slow without it, and serve where there is no
     other.
 
     >>> find("onnx").precisions
-    ('fp32', 'int8', 'fp16')
+    ('fp32', 'int8', 'bf16', 'fp16')
+    >>> find("onnx").engines_for("bf16")
+    ('openvino',)
     """
 
     name: str
@@ -53,6 +60,11 @@ class Runtime:
     on_cpu: tuple[str, ...]
     on_gpu: tuple[str, ...] = ()
     last_resort: tuple[str, ...] = ()
+    computes: Mapping[str, str] = field(default_factory=dict)
+
+    def engines_for(self, precision: str) -> tuple[str, ...]:
+        """The engines that can run an artifact of ``precision``, the default first."""
+        return (self.computes[precision],) if precision in self.computes else self.engines
 
     @property
     def package(self) -> str:
@@ -81,9 +93,10 @@ RUNTIMES = {
             suffix=".onnx",
             engines=("onnxruntime", "openvino"),
             exporters=("torch", "onnx", "onnxruntime"),
-            on_cpu=("int8", "fp32"),
+            on_cpu=("int8", "bf16", "fp32"),
             on_gpu=("fp16", "fp32"),
             last_resort=("int8",),
+            computes={"bf16": "openvino"},
         ),
         Runtime(
             "torchscript",

@@ -115,8 +115,8 @@ class _Group(click.Group):
     default="auto",
     metavar="auto|LIST",
     help=(
-        f"Comma-separated: {selection.LISTED}. auto: fp32 and int8, bf16 where this CPU has it, fp16 where there is a "
-        "GPU."
+        f"Comma-separated: {selection.LISTED}. auto: fp32 and int8, bf16 where this CPU has it (for ONNX with OpenVINO "
+        "alone), fp16 where there is a GPU."
     ),
 )
 @click.option(

@@ -57,5 +57,6 @@ def export(
     side = checkpoint.preprocessing.size
     example = torch.zeros((2, side, side, 3), dtype=torch.uint8)
     path = folder / f"model{target.suffix}"
-    exporter.export(contract(checkpoint, _DTYPE[precision], temperature), example, precision, path, calibration)
+    written = "fp32" if precision in target.computes else precision
+    exporter.export(contract(checkpoint, _DTYPE[written], temperature), example, written, path, calibration)
     return path

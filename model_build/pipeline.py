@@ -205,7 +205,7 @@ def _other_engines(
                 backends.load(folder, manifest, engine=name), evaluate, expected, manifest.precision, thresholds
             ),
         )
-        for name in runtime.engines[1:]
+        for name in runtime.engines_for(manifest.precision)[1:]
         if engines.installed(name)
     }
 

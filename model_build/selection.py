@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from classifier.runtimes import PRECISIONS, RUNTIMES, Runtime
+from runners import engines
 from runners.backends import pick_device
 from runners.devices import DeviceError, cpu_features
 
@@ -43,11 +44,22 @@ def pairs(runtimes: tuple[str, ...], precisions: str) -> list[tuple[str, str]]:
                 pick_device("cuda", runtime.name)
             except DeviceError as error:
                 raise click.UsageError(f"--precisions {name!r} needs a GPU for {runtime.name}: {error}") from None
+        if name in runtime.computes:
+            engine = runtime.computes[name]
+            if not engines.installed(engine):
+                raise click.UsageError(
+                    f"--precisions {name!r} needs {engine} for {runtime.name}: pip install -r requirements/{engine}.txt"
+                )
+            if name not in cpu_features():
+                raise click.UsageError(
+                    f"--precisions {name!r} needs a CPU that has it for {runtime.name}: {engine} would compute in fp32"
+                )
     return [(runtime.name, name) for runtime, name in wanted]
 
 
 def _possible(runtime: Runtime) -> list[str]:
     """The precisions of ``runtime`` that this machine can judge and is quick with, and those of last resort."""
     here = {"fp32", *cpu_features(), *runtime.last_resort}
+    here -= {name for name, engine in runtime.computes.items() if not engines.installed(engine)}
     gpu = pick_device("auto", runtime.name) != "cpu"
     return [name for name in runtime.precisions if (name in here if name in runtime.on_cpu else gpu)]

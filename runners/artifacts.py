@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from classifier import manifest as manifests
 from classifier import runtimes
 from classifier.architectures import ARCHITECTURES, DEFAULT
+from runners import engines
 from runners.devices import cpu_features
 
 if TYPE_CHECKING:
@@ -115,4 +116,7 @@ def _build(model: Any) -> str:
 def _preferred(settings: Settings, device: str) -> tuple[str, ...]:
     if settings.precision != "auto":
         return (settings.precision,)
-    return runtimes.find(settings.runtime).preferred(device, cpu_features())
+    preferred = runtimes.find(settings.runtime).preferred(device, cpu_features())
+    # Where none can be run, the engine's own sentence says why.
+    runnable = [each for each in preferred if engines.runnable(settings.runtime, each, settings.engine)]
+    return tuple(runnable) or preferred

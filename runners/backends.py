@@ -50,10 +50,12 @@ def load(
     """The backend of the artifact in ``folder``, which answers with as many classes as its manifest has labels.
 
     ``threads``: that one call of ``infer`` takes. ``callers``: threads that call it at once. ``engine``: its name in
-    ``runtimes.ENGINES``, or None for the runtime's default. Raises DeviceError, and ValueError for an unknown runtime.
+    ``runtimes.ENGINES``, or None for the default one. Raises DeviceError, and ValueError for an unknown runtime.
     """
-    chosen = engine or runtimes.find(manifest.runtime).engines[0]
-    backend: Backend = _module(chosen).Backend(folder / manifest.file, device, threads, callers)
+    runtime, precision = runtimes.find(manifest.runtime), manifest.precision
+    chosen = engine or runtime.engines_for(precision)[0]
+    options = {"computes": precision} if precision in runtime.computes else {}
+    backend: Backend = _module(chosen).Backend(folder / manifest.file, device, threads, callers, **options)
     return backend
 
 

@@ -25,17 +25,30 @@ def installed(name: str) -> bool:
     return importlib.util.find_spec(runtimes.ENGINES[name].package) is not None
 
 
+def runnable(runtime: str, precision: str, asked: str) -> bool:
+    """Whether an installed engine, ``asked`` or for "auto" any, can run artifacts of ``precision``."""
+    names = runtimes.find(runtime).engines_for(precision)
+    return any(installed(name) for name in names if asked in ("auto", name))
+
+
 def usable(asked: str, manifest: Manifest, device: str) -> list[str]:
     """The engines that may run the artifact of ``manifest`` on ``device``: all of them for "auto", else ``asked``.
 
-    The default engine comes first. Raises EngineError where ``asked`` may not.
+    The default engine comes first. Raises EngineError where ``asked`` may not, or none is installed.
     """
-    engines = runtimes.find(manifest.runtime).engines
+    engines = runtimes.find(manifest.runtime).engines_for(manifest.precision)
     if asked == "auto":
-        return [name for name in engines if name == engines[0] or _obstacle(name, manifest, device) is None]
+        found = [name for name in engines if _obstacle(name, manifest, device) is None]
+        if not found:
+            raise EngineError(
+                f"{manifest.runtime} in {manifest.precision} is run by {' or '.join(engines)}, which is not installed; "
+                f"pip install -r requirements/{engines[0]}.txt"
+            )
+        return found
     if asked not in engines:
         raise EngineError(
-            f"RESNET18_ENGINE={asked!r} can't be honoured: {manifest.runtime} is run by {' or '.join(engines)}"
+            f"RESNET18_ENGINE={asked!r} can't be honoured: {manifest.runtime} in {manifest.precision} is run by "
+            f"{' or '.join(engines)}"
         )
     obstacle = _obstacle(asked, manifest, device)
     if obstacle is not None:
@@ -46,7 +59,7 @@ def usable(asked: str, manifest: Manifest, device: str) -> list[str]:
 def _obstacle(name: str, manifest: Manifest, device: str) -> str | None:
     if not installed(name):
         return f"it is not installed; pip install -r requirements/{name}.txt"
-    if name == runtimes.find(manifest.runtime).engines[0]:
+    if name == runtimes.find(manifest.runtime).engines_for(manifest.precision)[0]:
         return None
     if device != "cpu":
         return f"it runs on CPUs, and the device is {device}"

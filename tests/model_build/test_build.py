@@ -87,7 +87,10 @@ class TestWords:
         ("arguments", "said"),
         [
             (("--precisions", "int4"), "--precisions 'int4': must be among fp32, int8, bf16, fp16"),
-            (("--runtime", "onnx", "--precisions", "bf16"), "--precisions 'bf16' is not exported for onnx"),
+            (
+                ("--runtime", "torchscript", "--precisions", "int8"),
+                "--precisions 'int8' is not exported for torchscript",
+            ),
             (("--runtime", "torchscript", "--precisions", "int8"), "'int8' is not exported for torchscript"),
             (("--precisions", ","), "--precisions names nothing to build"),
             (("--runtime", "tflite"), f"'tflite' is not one of {', '.join(map(repr, RUNTIMES))}"),

@@ -16,7 +16,7 @@ from model_build import export, gate
 from model_build.network import Contract, resnet18
 from model_build.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from model_build.samples import Samples
-from runners import backends
+from runners import backends, onnx
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,6 +134,15 @@ def test_a_random_thousand_class_network_agrees_with_eager(
     assert report.failure is None
     assert report.agreement == 1
     assert report.largest_difference <= 1e-4
+
+
+@pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning")  # torch's of its own exporter
+def test_a_precision_that_an_engine_computes_in_is_the_fp32_file(
+    artifact_of: Callable[..., Artifact], demo: Checkpoint, crops: Samples, tmp_path: Path
+) -> None:
+    path = export.export(demo, "onnx", "bf16", tmp_path, crops)
+    expected = opened(artifact_of("onnx")).infer(crops.pixels)
+    np.testing.assert_array_equal(onnx.Backend(path).infer(crops.pixels), expected)
 
 
 def test_an_unknown_runtime_is_an_error(demo: Checkpoint, tmp_path: Path) -> None:

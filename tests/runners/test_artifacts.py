@@ -12,7 +12,7 @@ from classifier.labels import Labels
 from classifier.preprocessing import Preprocessing
 from classifier.settings import Settings
 from model_build import store as model_store
-from runners import artifacts
+from runners import artifacts, engines
 from runners.artifacts import ArtifactError, choose, open_artifact
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def register(empty_store: Path, tmp_path: Path, manifest_of: Callable[..., Manif
 
 @pytest.fixture
 def cpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """A function that sets what the CPU offers."""
+    """A function that sets what the CPU offers. OpenVINO is not installed."""
+    monkeypatch.setattr(engines, "installed", lambda name: name != "openvino")
     return lambda *features: monkeypatch.setattr(artifacts, "cpu_features", lambda: frozenset(features))
 
 
@@ -134,9 +135,31 @@ class TestChoose:
         expected: str,
     ) -> None:
         cpu(*features)
-        names = ("onnx-fp32", "onnx-int8", "onnx-fp16", "torchscript-fp32", "torchscript-bf16", "torchscript-fp16")
+        names = (
+            "onnx-fp32",
+            "onnx-int8",
+            "onnx-bf16",
+            "onnx-fp16",
+            "torchscript-fp32",
+            "torchscript-bf16",
+            "torchscript-fp16",
+        )
         registered = {name: register(name) for name in names}
         assert choose(settings(runtime=runtime), device) == registered[expected]
+
+    @pytest.mark.parametrize(("engine", "expected"), [("auto", "bf16"), ("openvino", "bf16"), ("onnxruntime", "fp32")])
+    def test_auto_takes_what_the_engine_can_run(
+        self,
+        register: Callable[..., str],
+        cpu: Callable[..., None],
+        monkeypatch: pytest.MonkeyPatch,
+        engine: str,
+        expected: str,
+    ) -> None:
+        cpu("bf16")
+        monkeypatch.setattr(engines, "installed", lambda _: True)
+        registered = {name: register(f"onnx-{name}") for name in ("fp32", "bf16")}
+        assert choose(settings(engine=engine), "cpu") == registered[expected]
 
     @pytest.mark.parametrize(
         ("there", "features", "device", "expected"),

@@ -14,8 +14,8 @@ from runners.engines import EngineError, usable
 JUDGED = {"cpu": "a family", "failure": None}
 
 
-def manifest(runtime: str = "onnx", **judged: Any) -> Any:
-    return SimpleNamespace(runtime=runtime, gate={"engines": judged} if judged else {})
+def manifest(runtime: str = "onnx", precision: str = "int8", **judged: Any) -> Any:
+    return SimpleNamespace(runtime=runtime, precision=precision, gate={"engines": judged} if judged else {})
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +41,9 @@ def test_an_engine_that_is_named_is_the_only_one() -> None:
 @pytest.mark.parametrize(
     ("asked", "given", "device", "reason"),
     [
-        ("torch", manifest(), "cpu", "onnx is run by onnxruntime or openvino"),
-        ("openvino", manifest("torchscript"), "cpu", "torchscript is run by torch"),
+        ("torch", manifest(), "cpu", "onnx in int8 is run by onnxruntime or openvino"),
+        ("openvino", manifest("torchscript"), "cpu", "torchscript in int8 is run by torch"),
+        ("onnxruntime", manifest(precision="bf16"), "cpu", "onnx in bf16 is run by openvino"),
         ("openvino", manifest(), "cpu", "the accuracy gate has not judged the artifact with it; build the model where"),
         ("openvino", manifest(openvino=JUDGED | {"failure": "no"}), "cpu", "the artifact has not passed .*: no"),
         ("openvino", manifest(openvino=JUDGED | {"cpu": "b"}), "cpu", "on a CPU of b, and this one is of a family"),
@@ -59,6 +60,20 @@ def test_one_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -
     assert usable("auto", manifest(openvino=JUDGED), "cpu") == ["onnxruntime"]
     with pytest.raises(EngineError, match=r"it is not installed; pip install -r requirements/openvino\.txt"):
         usable("openvino", manifest(openvino=JUDGED), "cpu")
+
+
+def test_a_precision_of_one_engine_is_run_by_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert usable("auto", manifest(precision="bf16"), "cpu") == ["openvino"]
+    assert [engines.runnable("onnx", "bf16", asked) for asked in ("auto", "openvino", "onnxruntime")] == [
+        True,
+        True,
+        False,
+    ]
+    monkeypatch.setattr(engines, "installed", lambda name: name != "openvino")
+    assert not engines.runnable("onnx", "bf16", "auto")
+    assert engines.runnable("onnx", "int8", "auto")
+    with pytest.raises(EngineError, match=r"^onnx in bf16 is run by openvino, .* pip install -r requirements/openvino"):
+        usable("auto", manifest(precision="bf16"), "cpu")
 
 
 def test_every_engine_of_a_runtime_is_in_the_table() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from runners import backends, openvino
+from runners import backends, openvino, telemetry
 from runners.devices import DeviceError
 
 pytest.importorskip("openvino", reason="requirements/openvino.txt is not installed")
@@ -71,6 +71,19 @@ def test_a_width_changes_nothing_but_the_time(pair: tuple[Backend, Backend], ima
     wide = pair[1].widened(2)
     np.testing.assert_allclose(wide.infer(images), pair[1].infer(images), atol=1e-5)
     assert (wide.device, wide.provider) == (pair[1].device, pair[1].provider)
+
+
+def test_bf16_is_a_precision_of_its_own(artifact_of: Callable[..., Artifact], images: NDArray[np.uint8]) -> None:
+    artifact = artifact_of("onnx")
+    path = artifact.folder / artifact.manifest.file
+    able = "BF16" in telemetry.openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if not able:
+        with pytest.raises(DeviceError, match="this CPU has no bf16: OpenVINO would compute in f32 instead"):
+            openvino.Backend(path, computes="bf16")
+        return
+    expected = openvino.Backend(path).infer(images)
+    for backend in (openvino.Backend(path, computes="bf16"), openvino.Backend(path, computes="bf16").widened(2)):
+        assert 1e-6 < np.abs(backend.infer(images) - expected).max() < 0.05
 
 
 def test_it_has_no_gpu(tmp_path: Path) -> None:
