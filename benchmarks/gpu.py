@@ -1,7 +1,8 @@
 """`python -m benchmarks.gpu` (`make bench-gpu`): what a batch costs on this machine's first GPU, and the service there.
 
 Each runtime that can use it, in fp32 and fp16, batches of 1 to 256: α and β of ℓ(b) = α·b + β, throughput, the offline
-optimum. Then the service in its dedicated placement under Poisson load. A runtime without CUDA is left out by name.
+optimum; ONNX Runtime's TensorRT provider too, where it is. Then the service in its dedicated placement under Poisson
+load. A runtime without CUDA is left out by name.
 Without a GPU it says so and ends with status 1. It takes less than four minutes.
 """
 
@@ -26,10 +27,16 @@ from harness.processes import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from runners.backends import Backend
 
 DEVICE = "cuda:0"
+# Measured beside CUDA; the service has no setting for it.
+TENSORRT = "TensorrtExecutionProvider"
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SLO_MS = 100
 SHARES = (0.5, 0.7, 0.8, 0.9, 1.0, 1.2)
@@ -78,7 +85,33 @@ def measurable() -> tuple[list[tuple[str, str]], dict[str, str]]:
     return pairs, left_out
 
 
-def batch_seconds(backend: Backend, size: int, batches: Sequence[int], rounds: int) -> dict[int, float]:
+class TensorRT:
+    """An ONNX artifact on ONNX Runtime's TensorRT provider, with one engine for all BATCHES.
+
+    ``size``: of its square images, in pixels. Raises DeviceError where the provider can't be had.
+    """
+
+    def __init__(self, path: Path, precision: str, size: int) -> None:
+        from runners.devices import DeviceError
+        from runners.telemetry import onnxruntime
+
+        shapes = {"min": 1, "opt": BATCHES[len(BATCHES) // 2], "max": BATCHES[-1]}
+        options = {f"trt_profile_{name}_shapes": f"image:{batch}x{size}x{size}x3" for name, batch in shapes.items()}
+        options["trt_fp16_enable"] = str(precision == "fp16")
+        # CUDA runs the nodes that TensorRT does not take.
+        others = [name for name in onnxruntime().get_available_providers() if name == "CUDAExecutionProvider"]
+        self._session = onnxruntime().InferenceSession(str(path), providers=[(TENSORRT, options), *others])
+        self.provider = self._session.get_providers()[0]
+        if self.provider != TENSORRT:
+            raise DeviceError(f"onnxruntime gave {self.provider} instead")
+
+    def infer(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probabilities float32[N, C] of ``pixels`` uint8[N, S, S, 3]."""
+        probabilities: NDArray[np.float32] = self._session.run(["probabilities"], {"image": pixels})[0]
+        return probabilities
+
+
+def batch_seconds(backend: Backend | TensorRT, size: int, batches: Sequence[int], rounds: int) -> dict[int, float]:
     """Median seconds of a batch, copies to and from the GPU included, by batch size; in interleaved rounds."""
     import numpy as np
 
@@ -112,33 +145,42 @@ def optimum(seconds: Mapping[int, float], slo_ms: float) -> tuple[int, float]:
     return best, best / fitting[best]
 
 
-def costs(pairs: Sequence[tuple[str, str]], rounds: int) -> list[dict[str, Any]]:
-    """What batches cost with each of ``pairs``, a runtime and a precision."""
+def costs(pairs: Sequence[tuple[str, str]], rounds: int, left_out: dict[str, str]) -> list[dict[str, Any]]:
+    """What batches cost with each of ``pairs``, a runtime and a precision; ``left_out`` gets what failed, and why."""
     from classifier.manifest import read
     from runners import backends
+    from runners.telemetry import onnxruntime
 
     rows = []
     for runtime, precision in pairs:
         folder = artifact.stored(runtime, precision).parent
         manifest = read(folder)
-        backend = backends.load(folder, manifest, DEVICE)
-        seconds = batch_seconds(backend, manifest.preprocessing.size, BATCHES, rounds)
-        alpha, beta = fit(seconds)
-        best, rate = optimum(seconds, SLO_MS)
-        rows.append(
-            {
-                "runtime": runtime,
-                "precision": precision,
-                "alpha_ms": alpha,
-                "beta_ms": beta,
-                "batch_ms": {str(batch): 1e3 * took for batch, took in seconds.items()},
-                "images_s": {str(batch): batch / took for batch, took in seconds.items()},
-                "offline_images_s": max(batch / took for batch, took in seconds.items()),
-                "slo_batch": best,
-                "slo_images_s": rate,
-            }
-        )
+        size = manifest.preprocessing.size
+        rows.append(_row(runtime, precision, backends.load(folder, manifest, DEVICE), size, rounds))
+        if runtime == "onnx" and TENSORRT in onnxruntime().get_available_providers():
+            try:
+                rows.append(_row(runtime, precision, TensorRT(folder / manifest.file, precision, size), size, rounds))
+            except Exception as error:  # it is there by name in each onnxruntime-gpu, and raises whatever it meets
+                left_out[f"{runtime} {precision} {TENSORRT}"] = str(error)
     return rows
+
+
+def _row(runtime: str, precision: str, backend: Backend | TensorRT, size: int, rounds: int) -> dict[str, Any]:
+    seconds = batch_seconds(backend, size, BATCHES, rounds)
+    alpha, beta = fit(seconds)
+    best, rate = optimum(seconds, SLO_MS)
+    return {
+        "runtime": runtime,
+        "provider": backend.provider,
+        "precision": precision,
+        "alpha_ms": alpha,
+        "beta_ms": beta,
+        "batch_ms": {str(batch): 1e3 * took for batch, took in seconds.items()},
+        "images_s": {str(batch): batch / took for batch, took in seconds.items()},
+        "offline_images_s": max(batch / took for batch, took in seconds.items()),
+        "slo_batch": best,
+        "slo_images_s": rate,
+    }
 
 
 def serve(row: dict[str, Any], bodies: Sequence[bytes], decode_rate: float, seconds: float) -> list[dict[str, Any]]:
@@ -161,12 +203,21 @@ def serve(row: dict[str, Any], bodies: Sequence[bytes], decode_rate: float, seco
 
 
 def _sheets(name: str, rows: list[dict[str, Any]], points: list[dict[str, Any]], served: str) -> list[Sheet]:
-    keys = ("runtime", "precision", "alpha_ms", "beta_ms")
+    keys = ("runtime", "provider", "precision", "alpha_ms", "beta_ms")
     load_keys = ("offered", "goodput", "p50_ms", "p99_ms", "late", "lag_p99_ms", "cpu_share")
     return [
         Sheet(
             f"{name}: ℓ(b) = α·b + β, images a second by batch; at {SLO_MS} ms: the best batch that fits twice",
-            ("runtime", "precision", "α ms", "β ms", *(f"b={b}" for b in BATCHES), "offline", f"at {SLO_MS} ms"),
+            (
+                "runtime",
+                "provider",
+                "precision",
+                "α ms",
+                "β ms",
+                *(f"b={b}" for b in BATCHES),
+                "offline",
+                f"at {SLO_MS} ms",
+            ),
             [
                 [*(row[key] for key in keys), *row["images_s"].values(), row["offline_images_s"], row["slo_images_s"]]
                 for row in rows
@@ -200,14 +251,15 @@ def main(quick: bool) -> None:
     built = artifact.ready()
     pairs, left_out = measurable()
     progress = Console(stderr=True)
+    rows = costs(pairs, 5 if quick else 30, left_out)
     for left, why in left_out.items():
         progress.print(f"left out: {left}: {why}", markup=False, soft_wrap=True)
-    if not pairs:
+    if not rows:
         raise click.ClickException(f"no runtime here can use the {found_gpu['gpu']}")
-    rows = costs(pairs, 5 if quick else 30)
     found = photographs.read()
     decode_ms = bare(built.file, found.bodies, 2.0, cores()).decode_ms
-    best = max(rows, key=lambda row: float(row["slo_images_s"]))
+    served = [row for row in rows if row["provider"] != TENSORRT]
+    best = max(served, key=lambda row: float(row["slo_images_s"]))
     decode_rate = 1e3 / decode_ms * cores()
     points = serve(best, found.bodies, decode_rate, 3.0 if quick else 10.0)
     data = {

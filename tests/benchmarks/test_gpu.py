@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
+from unittest.mock import MagicMock
 
 import pytest
 from click.testing import CliRunner
@@ -54,6 +55,24 @@ def test_where_no_runtime_can_use_the_gpu_it_says_so(monkeypatch: pytest.MonkeyP
     assert done.exit_code == 1
     assert "left out: onnx: it has no CUDA" in done.output
     assert "no runtime here can use the stand-in" in done.output
+
+
+def test_tensorrt_is_measured_beside_cuda_or_left_out_by_name(
+    monkeypatch: pytest.MonkeyPatch, artifact_of: Callable[..., Artifact]
+) -> None:
+    here = artifact_of("onnx")
+    monkeypatch.setattr(artifact, "stored", lambda *_: here.folder / here.manifest.file)
+    monkeypatch.setattr(gpu, "DEVICE", "cpu")
+    monkeypatch.setattr(gpu, "BATCHES", (1, 2))
+    left_out: dict[str, str] = {}
+    # The CPU's provider stands in for it.
+    monkeypatch.setattr(gpu, "TENSORRT", "CPUExecutionProvider")
+    rows = gpu.costs([("onnx", "fp32")], 1, left_out)
+    assert [row["provider"] for row in rows] == ["CPUExecutionProvider"] * 2
+    assert left_out == {}
+    monkeypatch.setattr(gpu, "TensorRT", MagicMock(side_effect=RuntimeError("libnvinfer.so.10 is missing")))
+    assert len(gpu.costs([("onnx", "fp32")], 1, left_out)) == 1
+    assert left_out == {"onnx fp32 CPUExecutionProvider": "libnvinfer.so.10 is missing"}
 
 
 @pytest.mark.slow
