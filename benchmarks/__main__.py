@@ -35,6 +35,7 @@ SUITE: dict[str, tuple[list[str], list[str]]] = {
     "graph": ([], ["--quick"]),
     "where": ([], ["--quick"]),
     "cache": ([], ["--quick"]),
+    "offline": ([], ["--quick"]),
     "batching": ([], ["--quick"]),
 }
 EXTRA: dict[str, tuple[list[str], list[str]]] = {"gpu": ([], ["--quick"]), "limit": ([], ["--quick"])}
