@@ -215,5 +215,5 @@ class ResNet18:
         }
 
     def labels(self) -> dict[str, Any]:
-        """The body of ``GET /labels``: the names in each language, null where they are not known."""
-        return self.placement.artifact.manifest.labels.by_language()
+        """The body of ``GET /labels``: the names in each language, null where they are not known, and the groups."""
+        return self.placement.artifact.manifest.labels.listed()

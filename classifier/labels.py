@@ -44,6 +44,12 @@ class Labels:
         """The names by the language's code."""
         return {code: getattr(self, code) for code in LANGUAGES}
 
+    def listed(self) -> dict[str, Any]:
+        """The names by the language's code, None where they are not known, and those of the groups, if any."""
+        if self.groups is None:
+            return {**self.by_language()}
+        return {**self.by_language(), "groups": {**self.groups.names.by_language(), "of": self.groups.of}}
+
     @cached_property
     def translations(self) -> dict[str, tuple[str, ...]]:
         """The known names in other languages than the default one, by the language's code."""

@@ -14,8 +14,9 @@ from classifier.labels import Labels
 from model_build import layout, weights
 from model_build.labels import read_labels
 from model_build.network import build
+from model_build.options import choice
 from model_build.preprocessing import Given, default_resize, resolve
-from model_build.weights import Checkpoint, WeightsError
+from model_build.weights import UNTOLD, Checkpoint, WeightsError
 
 if TYPE_CHECKING:
     from model_build.train import Options
@@ -46,10 +47,16 @@ def initial(options: Options, classes: tuple[str, ...], teacher: Checkpoint | No
         raise click.UsageError(f"--init {options.init!r} is not a file, nor one of {', '.join(INITS)}, none")
     if options.key is not None and options.init in (*INITS, "none"):
         raise click.UsageError(f"--key {options.key!r} chooses in a file of weights; --init {options.init} is none")
+    told = choice(options.pool, options.stride, options.activation)
+    if told != UNTOLD and options.init in (*INITS, "none"):
+        raise click.UsageError(
+            "--max-pool, --stem-stride and --head-activation tell what a file of weights doesn't, and --init "
+            f"{options.init} is none"
+        )
     if options.init != "none":
         try:
             name = "imagenet" if options.init == "auto" else options.init
-            checkpoint = weights.find(name, key=options.key, architecture=options.architecture)
+            checkpoint = weights.find(name, key=options.key, choice=told, architecture=options.architecture)
         except WeightsError as error:
             if options.init != "auto":
                 raise

@@ -28,6 +28,7 @@ from model_build.distillation import Teacher
 from model_build.initial import initial
 from model_build.label_text import LabelsError
 from model_build.listing import FolderError
+from model_build.options import structure
 from model_build.recipe import HEAD_LR, SCRATCH_LR, TUNING_LR, Recipe
 from model_build.training import Training, TrainingError, replace_file
 from model_build.weights import WeightsError
@@ -56,6 +57,9 @@ class Options(Recipe):
     resize: int | None
     upsample: int | None
     labels: Path | None
+    pool: bool | None
+    stride: str | None
+    activation: str | None
     threads: int | None
     device: str
     resume: bool
@@ -132,6 +136,7 @@ class Options(Recipe):
     "[default: the folders' names]",
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, help="Of the split, the head and the order.")
+@structure
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.  [default: one a core]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="auto: CUDA if present.")
 @click.option("--resume/--no-resume", default=True, help="Go on after the last full epoch of an unfinished run.")

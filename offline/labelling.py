@@ -76,7 +76,7 @@ class Labeller:
             pool.shutdown(cancel_futures=True)
 
     def _label(self, names: Sequence[str]) -> list[tuple[bytes, bool]]:
-        rows = []
+        rows, groups = [], self._labels.groups
         for start in range(0, len(names), self._batch):
             batch = names[start : start + self._batch]
             for name, result in zip(batch, self._infer(batch), strict=True):
@@ -85,6 +85,8 @@ class Labeller:
                 else:
                     predictions = self._labels.top(result.probabilities, self._top_k)
                     answer = {"predictions": predictions} | result.notes() | confidence(predictions, self._enough)
+                    if groups:
+                        answer["groups"] = groups.top(result.probabilities, min(self._top_k, len(groups)))
                 row = self._make({"path": shown(name), **answer, "model": self._tag})
                 rows.append((row, "error" in answer))
         return rows

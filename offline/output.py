@@ -91,7 +91,7 @@ class Output:
         if self._csv:
             return _line(list(self._layout.flat(row).values()))
         if not self._layout.chinese:
-            for prediction in row.get("predictions", ()):
+            for prediction in (*row.get("predictions", ()), *row.get("groups", ())):
                 prediction.pop("label_zh", None)
         return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 

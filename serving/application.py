@@ -7,6 +7,7 @@ wrapped, not patched: ``HttpService`` is a ``bentoml.Service`` that puts its app
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from _bentoml_impl.server.app import ServiceAppFactory
 from _bentoml_sdk import Service
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.server.http.instruments import RunnerTrafficMetricsMiddleware
+from bentoml.exceptions import BentoMLException
 from starlette.middleware import Middleware
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -21,6 +23,9 @@ from starlette.staticfiles import StaticFiles
 from serving import metrics, page, protocol, worker
 from serving.fast_path import FastPathMiddleware
 from serving.middleware import OutermostMiddleware
+
+# Whether this task makes the object of an HttpService for its own application.
+_making: ContextVar[bool] = ContextVar("_making", default=False)
 
 
 class HttpService(Service[Any]):
@@ -33,6 +38,15 @@ class HttpService(Service[Any]):
     - ``settings``: they bound the HTTP protocol;
     - ``describe_api``: a function that gives the OpenAPI document.
     """
+
+    def __call__(self) -> Any:
+        """The service's object. Raises BentoMLException in another service's process, where nothing would serve it."""
+        if not _making.get():
+            raise BentoMLException(
+                f"the service {self.name!r} can't run in the process of another one, where BentoML puts it with "
+                "--development: leave that out, or serve it by itself and name it by its url in bentoml.depends()"
+            )
+        return super().__call__()
 
     @property
     def openapi_spec(self) -> Any:
@@ -64,6 +78,7 @@ class _Factory(ServiceAppFactory):
 
     async def create_instance(self, app: Any) -> None:
         """Make the service's object."""
+        _making.set(True)
         await super().create_instance(app)
         if self.tie is not None:
             self._telling = asyncio.ensure_future(self.tie.tell(self._service_instance.__is_ready__))

@@ -209,6 +209,15 @@ class ModelOutput(BaseModel):
 
 
 _NAMES: dict[str, Any] = {code: (list[str] if code == DEFAULT else list[str] | None, ...) for code in LANGUAGES}
+GroupNames = create_model(
+    "GroupNames",
+    __doc__="The groups' names, and by class the place of its group: -1 without one.",
+    **_NAMES,
+    of=(list[int], ...),
+)
 LabelsOutput = create_model(
-    "LabelsOutput", __doc__="The names of all classes in their order: null where a language's are not known.", **_NAMES
+    "LabelsOutput",
+    __doc__="The names of all classes in their order: null where a language's are not known.",
+    **_NAMES,
+    groups=(GroupNames | None, Field(None, description="where the model has groups")),
 )

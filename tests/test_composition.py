@@ -21,7 +21,7 @@ from PIL import Image
 
 from serving.upload import PICKLE
 from tests import hostile
-from tests.conftest import ROOT, Server, environment
+from tests.conftest import ROOT, Server, environment, eventually
 from tests.test_service import check_error
 
 if TYPE_CHECKING:
@@ -213,3 +213,13 @@ def test_a_classifier_that_dies_again_and_again_does_not_end_the_pipeline(store:
 
 def answers(server: Server) -> bool:
     return server.client.post("/sort", files=[("photos", ("a.png", PNG))]).status_code == 200
+
+
+def test_development_mode_is_refused_with_its_reason(store: Path, tmp_path: Path) -> None:
+    """BentoML would make the classifier's object in the caller's process, where no call of it works."""
+    log = tmp_path / "log"
+    started = Server(store, target=CALLER, arguments=["--development"], log=log)
+    try:
+        assert eventually(lambda: "can't run in the process of another one" in log.read_text(), 60)
+    finally:
+        started.stop()

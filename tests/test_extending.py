@@ -72,6 +72,7 @@ def test_a_row_is_named_in_its_table_alone(table: str, rows: dict[str, object]) 
     assert sorted(naming(set(rows))) == sorted((table, *HOMES[table]))
 
 
+@pytest.mark.slow
 def test_no_other_module_lists_formats_precisions_or_variants() -> None:
     """One may be meant by name, where it alone is different: only JPEG can be decoded at a smaller scale."""
     assert naming(set(formats.KNOWN), at_least=4) == ["classifier/formats.py"]

@@ -207,6 +207,7 @@ def test_importing_the_core_loads_no_framework() -> None:
     assert not names & (HEAVY | {"bentoml", "starlette", "runners", "serving", "model_build"})
 
 
+@pytest.mark.slow
 def test_importing_what_serves_loads_no_runtime() -> None:
     names = loaded(importing("classifier", "runners", "serving"))
     assert {"classifier", "runners", "serving"} <= names

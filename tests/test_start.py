@@ -82,6 +82,7 @@ def test_an_artifact_that_is_not_whole(store: Path, tmp_path: Path, harm: str) -
     assert "make model" in output
 
 
+@pytest.mark.slow
 def test_an_empty_store(tmp_path: Path) -> None:
     status, output = refusal(tmp_path / "empty")
     assert status == 1

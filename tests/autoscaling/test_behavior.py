@@ -172,6 +172,7 @@ def test_windows_only_hold_back(current: int, desired: int, seen: list[tuple[int
     assert behavior.stabilise(log(*seen), current, desired, 0, 0, NOW)[0] == desired
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(1, 200), SIZES, RULES, RULES, EVENTS, EVENTS)
 def test_policies_only_hold_back(

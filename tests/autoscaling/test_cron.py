@@ -144,6 +144,7 @@ EXPRESSIONS = st.tuples(field(0, 59), field(0, 23), field(1, 31), st.just("*"), 
 ZONES = st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe"])
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(EXPRESSIONS, EXPRESSIONS, ZONES, st.sampled_from(["2025-10-26", "2025-03-30", "2025-11-02", "2025-07-01"]))
 def test_a_walk_minute_by_minute_comes_to_the_same(start: str, end: str, zone: str, day: str) -> None:

@@ -103,6 +103,7 @@ def by_hand(load: Load, autoscaler: Autoscaler, fleet: Fleet, phase: int) -> lis
     return rows
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, phases=[Phase.explicit, Phase.generate])
 @given(AUTOSCALERS, st.integers(0, 50), st.integers(0, 14), st.sampled_from([5, 30, 90]))
 def test_the_compiled_loop_decides_as_the_controller_does(

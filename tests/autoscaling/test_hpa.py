@@ -235,6 +235,7 @@ def test_decisions_stay_within_the_bounds_and_have_no_memory_but_the_history(
         state = State(decision.replicas, max(decision.replicas - late, 0), decision.history)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(AUTOSCALERS, st.floats(0, 5000), st.integers(1, 50))
 def test_a_load_that_stays_ends_in_a_size_that_stays(autoscaler: Autoscaler, rate: float, start: int) -> None:

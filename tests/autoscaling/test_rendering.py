@@ -210,6 +210,7 @@ TRIGGERS = st.lists(
 ).map(tuple)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 50), st.integers(0, 50), TRIGGERS, RULES_DRAWN, RULES_DRAWN, st.integers(0, 900))
 def test_every_autoscaler_comes_back(

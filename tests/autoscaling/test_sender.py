@@ -68,6 +68,7 @@ def test_answers_are_told_apart(service: Service) -> None:
     assert service.bodies == [("/classify", BODY)] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("service", [([200] * 40, 0.5)], indirect=True)
 def test_a_slow_service_delays_no_request(service: Service) -> None:
     planned, start = np.linspace(0, 0.78, 40), time.monotonic() + 0.1

@@ -36,6 +36,7 @@ def test_never_worse_than_the_best_fixed_width(cpu: Cpu, connections: int) -> No
     assert elastic.rate >= rate * max(run.rate for run in fixed.values())
 
 
+@pytest.mark.slow
 def test_on_four_cores_the_gain_of_real_engines_costs_nothing() -> None:
     """The counterexample of four cores, and the same cores with the gain that engines show."""
     ideal, real = Cpu(4, {1: 0.002, 2: 0.0010625, 4: 0.0010625}), Cpu(4, {1: 0.006, 2: 0.0037, 4: 0.0024})

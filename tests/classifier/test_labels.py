@@ -121,6 +121,7 @@ def test_chinese_names_are_chinese() -> None:
         assert foreign == ({"iPod": "iPod"} if name == "imagenet" else {})  # a trade name, written so in Chinese too
 
 
+@pytest.mark.slow
 def test_imagenet_labels_are_in_the_order_of_the_weights() -> None:
     from model_build.network import import_torchvision
 
@@ -165,6 +166,12 @@ def test_groups_are_told_where_there_are_any() -> None:
     assert Labels.parse(json.loads(json.dumps(grouped.told()))) == grouped
     assert {name: names for name, names in grouped.told().items() if name != "groups"} == LABELS.told()
     assert "groups" not in LABELS.told()
+
+
+def test_groups_are_listed_beside_the_classes() -> None:
+    assert LABELS.listed() == {"en": LABELS.en, "zh": LABELS.zh}
+    listed = replace(LABELS, groups=GROUPS).listed()
+    assert listed["groups"] == {"en": ("pet", "insect"), "zh": ("宠物", "昆虫"), "of": (1, -1, 0, 0)}
 
 
 @pytest.mark.parametrize("of", [(0, 0), (0, 1, 2, 0), (0, -2, 0, 0), (0, True, 0, 0)])

@@ -84,6 +84,7 @@ def odd_shapes(photograph: Any) -> dict[tuple[int, int], bytes]:
     return {shape: encode(photograph(*shape), "PNG", compress_level=1) for shape in shapes}
 
 
+@pytest.mark.slow
 class TestParity:
     """With torchvision's ``Resize(bilinear, antialias)`` then ``CenterCrop``."""
 

@@ -67,6 +67,7 @@ def started(code: str) -> Iterator[Tree]:
             process.kill()
 
 
+@pytest.mark.slow
 def test_a_tree_has_a_child_of_another_session_and_one_that_lost_its_parent() -> None:
     with started(FAMILY) as tree:
         family = tree.pids()
@@ -85,6 +86,7 @@ def test_what_was_seen_stays_of_the_tree_when_its_root_is_killed() -> None:
         assert eventually(lambda: tree.pids() == rest)
 
 
+@pytest.mark.slow
 def test_stopping_ends_the_whole_tree_and_nothing_else() -> None:
     with subprocess.Popen([sys.executable, "-c", SLEEP]) as stranger:
         try:
@@ -98,6 +100,7 @@ def test_stopping_ends_the_whole_tree_and_nothing_else() -> None:
             stranger.kill()
 
 
+@pytest.mark.slow
 def test_a_tree_s_memory_is_that_of_all_its_processes() -> None:
     with started(FAMILY) as tree:
         memory = tree.memory()
@@ -138,6 +141,7 @@ def test_a_server_that_ends_is_told_with_its_last_words(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_server_that_is_never_ready_is_stopped_and_told(tmp_path: Path) -> None:
     port = http.free_port()
     command = [sys.executable, "-c", SERVER, str(port)]

@@ -80,6 +80,7 @@ def true_capacity(queue: Queue) -> float:
     return low
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", [1.0, 50.0, 3000.0])
 def test_the_capacity_of_a_queue_is_found_from_anywhere(start: float) -> None:
     queue = Queue(service_s=0.005)

@@ -146,6 +146,20 @@ def test_it_prepares_images_as_what_it_starts_from_and_says_so(
         assert set(told) <= set(file.metadata())
 
 
+def test_what_no_shape_tells_can_be_told(shapes: Path, tmp_path: Path) -> None:
+    network = originals.cifar(3)
+    network.fc = nn.Sequential(nn.Linear(512, 8), nn.Tanh(), nn.Linear(8, 3))
+    init, out = tmp_path / "init.safetensors", tmp_path / "out.safetensors"
+    save_file(network.state_dict(), init, {"labels": json.dumps(["blue", "green", "red"])})
+    told = ("--max-pool", "--stem-stride", 2, "--head-activation", "tanh")
+    output = run(shapes, "--init", init, *told, "--size", 16, "--frozen", "--epochs", 1, "--out", out)
+    assert not re.search("(stride|max-pool|relu).*assumed", output)
+    structure = find(str(out)).structure
+    assert (structure.pool, structure.stride, structure.activation) == (True, 2, "tanh")
+    assert "--init none is none" in fails(shapes, "--init", "none", "--max-pool", "--out", out)
+    assert "--init auto is none" in fails(shapes, "--head-activation", "tanh", "--out", out)
+
+
 @pytest.mark.parametrize("names", [("blue", "green", "red"), ("a", "b", "c")])
 def test_a_network_of_another_structure_stays_what_it_is(
     shapes: Path, tmp_path: Path, names: tuple[str, ...], capsys: pytest.CaptureFixture[str]
@@ -422,7 +436,7 @@ def test_unreadable_images_are_skipped_and_named_unless_none_is_left(shapes: Pat
 def test_auto_starts_from_scratch_without_imagenet(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def absent(name: str, key: str | None, architecture: str | None) -> None:
+    def absent(name: str, key: str | None, architecture: str | None, **_: object) -> None:
         assert (name, key, architecture) == ("imagenet", None, None)
         raise WeightsError("ImageNet's weights can't be downloaded")
 
@@ -435,7 +449,7 @@ def test_auto_starts_from_scratch_without_imagenet(
 
 
 def test_key_is_handed_on(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def find(name: str, key: str | None, architecture: str | None) -> None:
+    def find(name: str, key: str | None, **_: object) -> None:
         raise WeightsError(f"found {Path(name).name} {key}")
 
     monkeypatch.setattr(weights, "find", find)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from classifier.errors import ClassifierError
-from classifier.labels import Labels
+from classifier.labels import Groups, Labels
 from classifier.pixels import Decoded
 from classifier.settings import Settings
 from offline import labelling
@@ -30,8 +30,15 @@ class Names:
         return name.encode()
 
 
-def labeller(source: Names, infer: Any, decode: Any = None, device: str = "cpu", **settings: Any) -> Labeller:
-    manifest = SimpleNamespace(labels=Labels(("cat", "dog")))
+def labeller(
+    source: Names,
+    infer: Any,
+    decode: Any = None,
+    device: str = "cpu",
+    groups: Groups | None = None,
+    **settings: Any,
+) -> Labeller:
+    manifest = SimpleNamespace(labels=Labels(("cat", "dog"), groups=groups))
     artifact = SimpleNamespace(manifest=manifest, tag="m:1")
     engine = SimpleNamespace(artifact=artifact, backend=SimpleNamespace(device=device), infer=infer)
     return Labeller(
@@ -68,6 +75,12 @@ def test_rows_come_in_order_though_the_first_is_slow() -> None:
 def test_a_row_is_confident_where_a_threshold_is_set(least: float, told: str | None) -> None:
     (((row, _),),) = labeller(Names(), probabilities, min_confidence=least).label(["0"])
     assert ("confident" not in row.decode()) if told is None else (told in row.decode())
+
+
+def test_a_row_has_the_groups_of_a_model_that_has_some() -> None:
+    pets = Groups(Labels(("pet",)), (0, 0))
+    (((row, _),),) = labeller(Names(), probabilities, groups=pets).label(["0"])
+    assert "'groups': [{'group_id': 0, 'label': 'pet', 'probability': 1.0}]" in row.decode()
 
 
 def test_work_ahead_is_bounded_and_dropped_when_nobody_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:

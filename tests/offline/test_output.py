@@ -115,8 +115,11 @@ def test_chinese_names_are_there_if_asked_for(tmp_path: Path) -> None:
     for chinese in (False, True):
         for suffix in (".csv", ".jsonl"):
             path = tmp_path / f"{chinese}{suffix}"
-            written(path, row("a.jpg"), layout=Layout(MODEL, 1, chinese))
-            assert ("猫" in path.read_text(encoding="utf-8")) is chinese
+            pet = {"group_id": 0, "label": "pet", "label_zh": "宠物", "probability": 0.9}
+            written(path, row("a.jpg") | {"groups": [pet]}, layout=Layout(MODEL, 1, chinese))
+            text = path.read_text(encoding="utf-8")
+            assert ("猫" in text) is chinese
+            assert ("宠物" in text) is (chinese and suffix == ".jsonl")
 
 
 def test_parquet_without_pyarrow_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -423,6 +423,7 @@ def test_a_model_that_is_far_too_pessimistic_recovers() -> None:
     assert batcher.counts.expired == 0
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(
     times=st.lists(st.tuples(st.integers(1, 512), st.floats(0, 1e3)), min_size=1, max_size=100),
@@ -513,6 +514,7 @@ def test_that_batching_pays_is_found_out() -> None:
     assert goodput > 3500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("alpha", "beta", "slo"), [(0.011, 0.0003, 0.1), (0.000226, 0.000784, 0.025)])
 def test_overload_keeps_the_goodput(alpha: float, beta: float, slo: float) -> None:
     best = max(1, int((slo / 2 - beta) / alpha))

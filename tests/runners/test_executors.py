@@ -236,6 +236,7 @@ def test_what_was_not_inferred_teaches_nothing_of_the_cost() -> None:
     assert learned == [True, False]
 
 
+@pytest.mark.slow
 def test_it_is_not_ready_while_it_refuses_for_too_long_and_ready_again_after_a_pause() -> None:
     pool = started(results_of, max_queue=0)
     patient = ExecutorPool(pool.batcher, lambda payloads, _: results_of(payloads), 0, lambda: None, unready_after=0.2)

@@ -16,6 +16,7 @@ from tests.conftest import ROOT, eventually
 from tests.runners.test_executors import Device, ask, started, values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "before"),
     [(devices.OutOfMemory("no memory"), 0), (devices.DeviceLost("CUDA failure 999"), 0), (ValueError("odd"), 2)],
@@ -70,6 +71,7 @@ def test_a_batch_that_does_not_end_is_told_and_one_that_ends_late_recovers(monke
     pool.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "executors"), [("fails", 1), ("hangs", 1), ("hangs alone", 2)])
 def test_a_device_that_fails_for_too_long_ends_its_process(fault: str, executors: int) -> None:
     # It ends the process it is in, so it is given one.

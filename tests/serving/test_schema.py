@@ -28,6 +28,11 @@ def test_replies(server: Server) -> None:
     check(schema.LabelsOutput, server.client.get("/labels").json())
 
 
+def test_the_names_of_groups_stand_beside_those_of_classes() -> None:
+    labels = {"en": ["cat", "dog", "car"], "zh": None}
+    check(schema.LabelsOutput, labels | {"groups": {"en": ["pet"], "zh": ["宠物"], "of": [0, 0, -1]}})
+
+
 def test_the_model(server: Server) -> None:
     reply = server.client.get("/model").json()
     told = schema.ModelOutput.model_validate(reply, strict=True).model_dump()

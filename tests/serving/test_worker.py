@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 from serving import worker
 from tests.conftest import ROOT, environment, eventually
 
@@ -27,6 +29,7 @@ def answers(listening: socket.socket) -> bool:
         return probe.connect_ex(listening.getsockname()) == 0
 
 
+@pytest.mark.slow
 def test_the_port_stays_free_though_a_starting_worker_listens_again() -> None:
     ours, theirs = socket.socketpair()
     listening = socket.create_server(("127.0.0.1", 0))
