@@ -104,7 +104,7 @@ corpus: $(VENV)/dev.done ## Send every file of DIR to the service and print what
 fuzz: $(VENV)/fuzz.done ## Fuzz the image decoder for a minute, led by coverage (ARGS="--seconds 600")
 	@$(BIN)/python -m tests.classifier.fuzz_pixels $(ARGS)
 
-bench: $(VENV)/build.done .venv-bench/installed.done ## Measure it beside its peers, 15 to 25 minutes (ARGS=--quick for a smoke test)
+bench: $(VENV)/build.done .venv-bench/installed.done ## Measure it beside its peers, 20 to 30 minutes (ARGS=--quick for a smoke test)
 	@for each in bench-triton bench-ray; do $(MAKE) --no-print-directory .venv-$$each/installed.done || \
 		echo "requirements/$$each.txt can't be installed here; the table goes without it"; done
 	@$(BIN)/python -m benchmarks $(ARGS)

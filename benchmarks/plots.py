@@ -1,4 +1,4 @@
-"""`python benchmarks/plots.py docs/results`: a chart of each benchmark's JSON that lies there, as SVG beside it.
+"""`python benchmarks/plots.py docs/results`: a chart of most benchmarks' JSON that lies there, as SVG beside it.
 
 Runs in the peers' environment, which has matplotlib, and so imports nothing of this repository.
 """

@@ -43,8 +43,8 @@ class Runtime:
     precision's name; its file is the fp32 one, and the engine computes in that precision. ``exporters``: the packages
     whose versions belong to an artifact's version.
     ``on_cpu`` and ``on_gpu``: the precisions that it serves on each, the fastest first. On a CPU, every precision but
-    fp32 needs the CPU feature of its name; those in ``last_resort`` are slow without it, and serve where there is no
-    other.
+    fp32 is preferred only with the CPU feature of its name; those in ``last_resort`` also serve without it, where there
+    is no other.
 
     >>> find("onnx").precisions
     ('fp32', 'int8', 'bf16', 'fp16')
@@ -73,7 +73,7 @@ class Runtime:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """The precisions that are exported for it, in the order of PRECISIONS."""
+        """The precisions that are built for it, in the order of PRECISIONS."""
         return tuple(precision for precision in PRECISIONS if precision in self.on_cpu + self.on_gpu)
 
     def preferred(self, device: str, cpu_features: frozenset[str]) -> tuple[str, ...]:

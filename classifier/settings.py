@@ -46,8 +46,8 @@ class Settings(BaseSettings):
     )
     engine: Annotated[str, _one_of("auto", *runtimes.ENGINES)] = Field(
         "auto",
-        description="the library that runs the artifact; `auto`: the fastest here of those that are installed and with "
-        "which the artifact has passed the accuracy gate on a CPU of this family",
+        description="the library that runs the artifact; `auto`: the fastest of those that are installed here and may "
+        "run it",
     )
     precision: Annotated[str, _one_of("auto", *runtimes.PRECISIONS)] = Field(
         "auto",

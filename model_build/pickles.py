@@ -90,7 +90,7 @@ def _path(*parts: object) -> str:
 
 
 class _Range:
-    """Stands for a range, which has no end of numbers: a list of them may be longer than any memory."""
+    """Stands for a range, which is not written out: its numbers may be more than any memory holds."""
 
     def __init__(self, *_: object) -> None:
         pass

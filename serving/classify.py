@@ -39,7 +39,7 @@ logger = logging.getLogger("bentoml.resnet18")
 
 
 class Classifier:
-    """Answers classify requests with the results of ``placement``; one an API process."""
+    """Answers classify requests with the results of ``placement``; there is one in each API process."""
 
     def __init__(self, settings: Settings, placement: Placement, metrics: RequestMetrics) -> None:
         self._settings, self._placement, self._metrics = settings, placement, metrics

@@ -120,7 +120,10 @@ class ContainedDecoder:
         self._order(decoder.END, process.pid)
 
     def _order(self, order: bytes, pid: int, passed: socket.socket | None = None) -> int:
-        """Send ``order`` to the forker, which is started anew where it is dead. The process id of its answer."""
+        """Send ``order`` to the forker, which is started anew where it is dead; the process id that it answers.
+
+        To FORK it answers the new process's, to END ``pid``.
+        """
         with self._lock:
             for _ in range(2):
                 if self._control is None:

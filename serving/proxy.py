@@ -16,7 +16,7 @@ from serving.application import HttpService
 
 
 class Proxy(RemoteProxy[Any]):
-    """BentoML's proxy. Where its service is an HttpService, it speaks JSON, and brings an API key if one is needed."""
+    """BentoML's proxy. To an HttpService it sends forms, with an API key if one is needed, and it reads JSON."""
 
     def __init__(self, url: str, *, service: Any = None, **options: Any) -> None:
         ours = isinstance(service, HttpService)

@@ -61,7 +61,7 @@ class Cork(Queue):
         return self._train(now) if self._stage < len(self.TRAINING) else self._control(now)
 
     def done(self, batch: Sequence[float], seconds: float, now: float) -> None:
-        """Optimizer.log_outbound()."""
+        """Record a batch's time as BentoML's Optimizer.log_outbound() does, and fit the cost again if that is due."""
         if self._logged <= 6:
             self._logged += 1
             if self._logged <= 2:
