@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import psutil
 from rich.console import Console
 
 from benchmarks import artifact, results
@@ -58,15 +57,15 @@ def label(folder: Path, store: Path, out: Path) -> tuple[float, list[dict[str, f
     readings: list[dict[str, float]] = []
     with tempfile.TemporaryFile("w+") as log:
         begin = time.perf_counter()
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
         tree, spent = Tree(process.pid), 0.0
-        while process.poll() is None:
-            time.sleep(READING_SECONDS)
-            try:
+        try:
+            while process.poll() is None:
+                time.sleep(READING_SECONDS)
                 spent = tree.cpu_seconds() or spent
                 readings.append({"requests": float(_rows(out)), "pss_mb": tree.memory().pss_mb})
-            except psutil.Error:  # it has just ended
-                break
+        finally:
+            tree.stop()
         status, wall = process.wait(), time.perf_counter() - begin
         log.seek(0)
         said = log.read()
