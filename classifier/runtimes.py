@@ -17,9 +17,13 @@ PRECISIONS = ("fp32", "int8", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class Engine:
-    """A library that runs artifacts. ``package``: what it imports; ``module``: its code in ``runners``."""
+    """A library that runs artifacts.
+
+    ``title``: on the page; ``package``: what it imports; ``module``: its code in ``runners``.
+    """
 
     name: str
+    title: str
     module: str
     package: str
 
@@ -27,9 +31,9 @@ class Engine:
 ENGINES = {
     engine.name: engine
     for engine in (
-        Engine("onnxruntime", module="onnx", package="onnxruntime"),
-        Engine("openvino", module="openvino", package="openvino"),
-        Engine("torch", module="torchscript", package="torch"),
+        Engine("onnxruntime", title="ONNX Runtime", module="onnx", package="onnxruntime"),
+        Engine("openvino", title="OpenVINO", module="openvino", package="openvino"),
+        Engine("torch", title="TorchScript", module="torchscript", package="torch"),
     )
 }
 
@@ -38,7 +42,7 @@ ENGINES = {
 class Runtime:
     """A runtime.
 
-    ``name``: in settings, tags and manifests. ``title``: on the page. ``suffix``: of the artifact's file.
+    ``name``: in settings, tags and manifests. ``suffix``: of the artifact's file.
     ``engines``: what can run it, the default first. ``computes``: an engine that alone runs a precision, by the
     precision's name; its file is the fp32 one, and the engine computes in that precision. ``exporters``: the packages
     whose versions belong to an artifact's version.
@@ -53,7 +57,6 @@ class Runtime:
     """
 
     name: str
-    title: str
     suffix: str
     engines: tuple[str, ...]
     exporters: tuple[str, ...]
@@ -89,7 +92,6 @@ RUNTIMES = {
     for runtime in (
         Runtime(
             "onnx",
-            title="ONNX Runtime",
             suffix=".onnx",
             engines=("onnxruntime", "openvino"),
             exporters=("torch", "onnx", "onnxruntime"),
@@ -100,7 +102,6 @@ RUNTIMES = {
         ),
         Runtime(
             "torchscript",
-            title="TorchScript",
             suffix=".pt",
             engines=("torch",),
             exporters=("torch",),

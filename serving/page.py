@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from classifier.languages import DEFAULT, LANGUAGES
-from classifier.runtimes import RUNTIMES
+from classifier.runtimes import ENGINES
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -30,9 +30,9 @@ FOLDER = Path(__file__).resolve().parents[1] / "web"
 
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".jpg": "image/jpeg"}
 _STYLESHEET = '<link rel="stylesheet" href="web/page.css">'
-# What web/index.html holds in the place of the tables of languages and runtimes.
+# What web/index.html holds in the place of the tables of languages and engines.
 _LANGUAGES = "<!-- a button for each language -->"
-_RUNTIMES = "{runtimes}"
+_ENGINES = "{engines}"
 _FOR_GOOD = "public, max-age=31536000, immutable"
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -105,13 +105,13 @@ def strings(code: str) -> dict[str, str]:
 
 
 def fill(document: str) -> str:
-    """``document`` with a button for each language, by which web/language.js knows them, and the runtimes' titles."""
+    """``document`` with a button for each language, by which web/language.js knows them, and the engines' titles."""
     buttons = [
         f'<button type="button" data-language="{each.code}" lang="{each.tag}">{html.escape(each.name)}</button>'
         for each in LANGUAGES.values()
     ]
-    titles = json.dumps({name: runtime.title for name, runtime in RUNTIMES.items()})
-    return document.replace(_LANGUAGES, "\n      ".join(buttons)).replace(_RUNTIMES, html.escape(titles))
+    titles = json.dumps({name: engine.title for name, engine in ENGINES.items()})
+    return document.replace(_LANGUAGES, "\n      ".join(buttons)).replace(_ENGINES, html.escape(titles))
 
 
 def localise(document: str, words: dict[str, str], tag: str) -> str:

@@ -86,16 +86,16 @@ def test_no_other_module_lists_formats_precisions_or_variants() -> None:
 
 
 @pytest.mark.parametrize("path", [path for path in (ROOT / "web").glob("*.js") if "strings." not in path.name], ids=str)
-def test_the_page_s_modules_name_no_language_and_no_runtime(path: Path) -> None:
+def test_the_page_s_modules_name_no_language_runtime_or_engine(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    names = "|".join((*languages.LANGUAGES, *runtimes.RUNTIMES))
+    names = "|".join((*languages.LANGUAGES, *runtimes.RUNTIMES, *runtimes.ENGINES))
     assert re.findall(rf"""["'`](?:{names})["'`]|\b(?:{names})\s*:|_(?:{names})\b|\.(?:{names})\b""", text) == []
 
 
-def test_the_page_s_document_lists_no_language_and_no_runtime() -> None:
+def test_the_page_s_document_lists_no_language_and_no_engine() -> None:
     text = (ROOT / "web" / "index.html").read_text(encoding="utf-8")
     assert "data-language=" not in text
-    assert not re.search("|".join(each.title for each in runtimes.RUNTIMES.values()), text)
+    assert not re.search("|".join(each.title for each in runtimes.ENGINES.values()), text)
 
 
 @pytest.mark.parametrize("runtime", runtimes.RUNTIMES.values(), ids=runtimes.RUNTIMES)

@@ -18,8 +18,8 @@ const LOOK_AGAIN_MS = 2_000;
 const ASK_AGAIN_S = 5;
 // The service, or what is behind it: a balancer answers for a service that is away.
 const AWAY = ["unreachable", "unavailable"];
-// The runtimes' titles by name, which the service writes into the page.
-const RUNTIMES = JSON.parse(byId("model").dataset.runtimes);
+// The engines' titles by name, which the service writes into the page.
+const ENGINES = JSON.parse(byId("model").dataset.engines);
 
 const cards = new Set();
 const queue = [];
@@ -87,12 +87,12 @@ function renderModel() {
 }
 
 function modelLine() {
-  const { weights, precision, runtime, runner, classes } = model;
+  const { weights, precision, runner, classes } = model;
   const known = ["imagenet", "demo"].includes(weights.origin);
   return t("model", {
     weights: known ? t(`weights_${weights.origin}`) : t("weights_other", { origin: weights.origin }),
     precision,
-    runtime: RUNTIMES[runtime] ?? runtime,
+    engine: ENGINES[runner.engine] ?? runner.engine,
     device: runner.device.toUpperCase(),
     classes: words.number(classes),
   });

@@ -56,7 +56,7 @@ export default {
   "key_wrong": "The service does not know this key",
   "key_form": "A key has letters, digits and signs of ASCII only, and no blanks",
   "key_kept": "Kept in this tab only, until it is closed.",
-  "model": "{weights} · {precision} · {runtime} on {device} · {classes} classes",
+  "model": "{weights} · {precision} · {engine} on {device} · {classes} classes",
   "model_unknown": "Asking the service what it serves …",
   "weights_imagenet": "ImageNet weights",
   "weights_demo": "Demo weights",

@@ -56,7 +56,7 @@ export default {
   "key_wrong": "密钥无效",
   "key_form": "密钥只能包含 ASCII 字母、数字和符号，不含空格",
   "key_kept": "只保存在当前标签页，关闭即清除。",
-  "model": "{weights} · {precision} · {runtime}，运行于 {device} · {classes} 个类别",
+  "model": "{weights} · {precision} · {engine}，运行于 {device} · {classes} 个类别",
   "model_unknown": "正在查询服务所用的模型……",
   "weights_imagenet": "ImageNet 权重",
   "weights_demo": "演示权重",

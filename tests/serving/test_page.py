@@ -15,7 +15,7 @@ import pytest
 
 from classifier.errors import STATUS
 from classifier.languages import DEFAULT, LANGUAGES
-from classifier.runtimes import RUNTIMES
+from classifier.runtimes import ENGINES
 from serving import page
 from tests.conftest import ROOT, Server
 
@@ -179,10 +179,10 @@ def test_it_holds_a_button_for_each_language_and_each_runtime_s_title(server: Se
     document = server.client.get("/").text
     buttons = re.findall(r'<button type="button" data-language="(\w+)" lang="([\w-]+)">([^<]+)</button>', document)
     assert buttons == [(each.code, each.tag, each.name) for each in LANGUAGES.values()]
-    (titles,) = re.findall(r'data-runtimes="([^"]+)"', document)
+    (titles,) = re.findall(r'data-engines="([^"]+)"', document)
     told = json.loads(html.unescape(titles))
-    assert told == {name: runtime.title for name, runtime in RUNTIMES.items()}
-    assert (told["onnx"], told["torchscript"]) == ("ONNX Runtime", "TorchScript")
+    assert told == {name: engine.title for name, engine in ENGINES.items()}
+    assert (told["onnxruntime"], told["torch"]) == ("ONNX Runtime", "TorchScript")
     assert "<!--" not in document
 
 
