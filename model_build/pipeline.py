@@ -147,9 +147,10 @@ def build(
                     needed = against.failure(thresholds) if precision == "fp32" else None
                     failure = f"{against.sentence('it disagrees:')}; {needed}" if needed else None
             except Exception as error:  # whatever a runtime raises for a GPU that is there and does not work
-                if device == "cpu" or not _of_device(error):
+                computed = precision in runtimes.find(runtime).computes
+                if (device == "cpu" and not computed) or not _of_device(error):
                     raise
-                failure = f"the GPU can't be used: {first_line(error)}"
+                failure = first_line(error) if computed else f"the GPU can't be used: {first_line(error)}"
             if failure:
                 failures.append((name, failure))
                 # All three steps of what failed are over, one of what passed is to come.

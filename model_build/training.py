@@ -167,7 +167,6 @@ class Training:
             **{f"--{name}": str(getattr(recipe, name)) for name in ("frozen", "epochs", "flip", "seed")},
             "--batch-size": str(recipe.batch_size),
             # Unfinished runs of versions without these options go on.
-            **{f"--{name.replace('_', '-')}": value for name, value in start.structure.metadata().items()},
             **({"--arch": start.architecture} if start.architecture != DEFAULT else {}),
             **({"--teacher": self.teacher.told()} if self.teacher else {}),
         }

@@ -116,6 +116,11 @@ def find(
         checkpoint = _demo(given)
     else:
         checkpoint = _from_file(Path(weights), key, given, choice, tell, architecture)
+        if choice != UNTOLD and checkpoint.architecture != DEFAULT:
+            raise WeightsError(
+                f"--max-pool, --stem-stride and --head-activation are of a {ARCHITECTURES[DEFAULT]}, and "
+                f"{checkpoint.origin} is a {ARCHITECTURES[checkpoint.architecture]}"
+            )
         if architecture is None and checkpoint.architecture != DEFAULT:
             tell(f"{checkpoint.origin} has the keys of {ARCHITECTURES[checkpoint.architecture]}, and is taken for that")
     if labels is not None:

@@ -56,7 +56,10 @@ class Backend:
         self._compiled = self._core.compile_model(self._model, "CPU", options)
         obtained = str(self._compiled.get_property("INFERENCE_PRECISION_HINT").to_string())
         if obtained != self._hint:
-            raise devices.DeviceError(f"this CPU has no {self._hint}: OpenVINO would compute in {obtained} instead")
+            raise devices.DeviceError(
+                f"OpenVINO has no {self._hint} on this CPU and would compute in {obtained} instead; set "
+                "RESNET18_PRECISION to another one, such as fp32"
+            )
         self._requests = threading.local()
 
     def infer(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -416,6 +416,26 @@ def test_a_gpu_that_does_not_work_costs_its_own_artifact_only(empty_store: Path,
     assert [model.tag.name for model in bentoml.models.list()] == ["resnet18-onnx-fp32"]
 
 
+def test_an_engine_that_can_not_compute_in_a_precision_costs_its_own_artifact_only(
+    empty_store: Path, demo: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from model_build.gate import Thresholds
+    from model_build.pipeline import build as build_all
+
+    load = backends.load
+
+    def loaded(folder: Path, manifest: Manifest, *rest: Any, **named: Any) -> Any:
+        if manifest.precision == "bf16":
+            raise devices.DeviceError("OpenVINO has no bf16 on this CPU")
+        return load(folder, manifest, *rest, **named)
+
+    monkeypatch.setattr(backends, "load", loaded)
+    pairs = [("onnx", "bf16"), ("onnx", "fp32")]
+    failed = build_all(demo, pairs, None, None, Thresholds(), Console(quiet=True))
+    assert failed == [("resnet18-onnx-bf16", "OpenVINO has no bf16 on this CPU")]
+    assert [model.tag.name for model in bentoml.models.list()] == ["resnet18-onnx-fp32"]
+
+
 def test_fp16_without_a_gpu_is_told_in_a_sentence(store: Path) -> None:
     if devices.gpus():
         pytest.skip("there is a GPU here")
@@ -430,6 +450,9 @@ def test_fp16_without_a_gpu_is_told_in_a_sentence(store: Path) -> None:
 def test_another_architecture_is_built_and_the_newest_build_is_served(empty_store: Path, tmp_path: Path) -> None:
     path = saved(tmp_path / "m.pth", {"model": made(3, architecture="mobilenet_v2"), "input_size": 32})
     options = ("--weights", path, "--runtime", "onnx", "--precisions", "fp32")
+    result = build(*options, "--max-pool")
+    assert result.exit_code == 1
+    assert "are of a ResNet18, and m.pth is a MobileNetV2" in words(result)
     result = build(*options, "--arch", "mobilenet_v2")
     assert result.exit_code == 0, result.output
     served = artifacts.choose(Settings(), "cpu")
