@@ -19,21 +19,23 @@ PRECISIONS = ("fp32", "int8", "bf16", "fp16")
 class Engine:
     """A library that runs artifacts.
 
-    ``title``: on the page; ``package``: what it imports; ``module``: its code in ``runners``.
+    ``title``: on the page; ``package``: what it imports; ``module``: its code in ``runners``; ``requirements``: the
+    set in ``requirements/`` that installs it.
     """
 
     name: str
     title: str
     module: str
     package: str
+    requirements: str
 
 
 ENGINES = {
     engine.name: engine
     for engine in (
-        Engine("onnxruntime", title="ONNX Runtime", module="onnx", package="onnxruntime"),
-        Engine("openvino", title="OpenVINO", module="openvino", package="openvino"),
-        Engine("torch", title="TorchScript", module="torchscript", package="torch"),
+        Engine("onnxruntime", "ONNX Runtime", module="onnx", package="onnxruntime", requirements="runtime"),
+        Engine("openvino", "OpenVINO", module="openvino", package="openvino", requirements="openvino"),
+        Engine("torch", "TorchScript", module="torchscript", package="torch", requirements="torchscript"),
     )
 }
 

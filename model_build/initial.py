@@ -56,7 +56,10 @@ def initial(options: Options, classes: tuple[str, ...], teacher: Checkpoint | No
     if options.init != "none":
         try:
             name = "imagenet" if options.init == "auto" else options.init
-            checkpoint = weights.find(name, key=options.key, choice=told, architecture=options.architecture)
+            given = Given(size=options.size)
+            checkpoint = weights.find(
+                name, key=options.key, given=given, choice=told, architecture=options.architecture
+            )
         except WeightsError as error:
             if options.init != "auto":
                 raise
@@ -83,6 +86,11 @@ def initial(options: Options, classes: tuple[str, ...], teacher: Checkpoint | No
     same = checkpoint.labels.en in (labels.en, classes)
     state, structure = dict(checkpoint.state), checkpoint.structure
     if not same:
+        if options.activation is not None:
+            raise click.UsageError(
+                f"--head-activation {options.activation} tells of a head that is not kept: the classes in DIR are not "
+                f"those of --init {options.init}"
+            )
         head = layout.head(checkpoint.architecture)
         # Of a head of several layers none is left.
         body = {name: value for name, value in state.items() if not name.startswith(f"{head.split('.')[0]}.")}

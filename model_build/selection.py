@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from classifier.runtimes import PRECISIONS, RUNTIMES, Runtime
+from classifier.runtimes import ENGINES, PRECISIONS, RUNTIMES, Runtime
 from runners import engines
 from runners.backends import pick_device
 from runners.devices import DeviceError, cpu_features
@@ -48,7 +48,8 @@ def pairs(runtimes: tuple[str, ...], precisions: str) -> list[tuple[str, str]]:
             engine = runtime.computes[name]
             if not engines.installed(engine):
                 raise click.UsageError(
-                    f"--precisions {name!r} needs {engine} for {runtime.name}: pip install -r requirements/{engine}.txt"
+                    f"--precisions {name!r} needs {engine} for {runtime.name}: "
+                    f"pip install -r requirements/{ENGINES[engine].requirements}.txt"
                 )
             if name not in cpu_features():
                 raise click.UsageError(

@@ -142,10 +142,11 @@ def decide(found: Structure, given: Choice, stored: Choice, notice: Callable[[st
     )
     if found.kernel == 3 and (choice.pool is None or choice.stride is None):
         assumed = ["stride 1"] * (choice.stride is None) + ["no max-pool"] * (choice.pool is None)
-        others = ["--stem-stride 2"] * (choice.stride is None) + ["--max-pool"] * (choice.pool is None)
+        options = ["--stem-stride 2"] * (choice.stride is None) + ["--max-pool"] * (choice.pool is None)
         notice(
             f"has a stem of 3x3, as ResNets for CIFAR: {' and '.join(assumed)} {'are' if len(assumed) > 1 else 'is'} "
-            f"assumed, which the file doesn't tell; {' and '.join(others)} say otherwise"
+            f"assumed, which the file doesn't tell; {' and '.join(options)} "
+            f"{'say' if len(options) > 1 else 'says'} otherwise"
         )
     if ACTIVATION in found.head and choice.activation is None:
         notice(

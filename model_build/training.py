@@ -5,6 +5,7 @@ It is given pixels and a checkpoint to start from, and knows the command line on
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from typing import TYPE_CHECKING
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
     Rows = NDArray[np.int64]
     Part = tuple[Pixels, Rows]  # a set of images, and which of them
+
+# Of a run's fingerprint.
+STRUCTURE = "--init of the structure"
 
 
 class TrainingError(Exception):
@@ -158,6 +162,7 @@ class Training:
         told = start.preprocessing.told().items()
         return {
             "DIR of": f"{len(images.labels)} images, {images.digest[:12]}",
+            STRUCTURE: json.dumps(start.structure.told()),
             "--init": f"{start.origin} {start.digest[:12]}",
             "--validation": recipe.validation if others is images else others.digest[:12],
             "--labels": ", ".join(name for names in start.labels.told().values() for name in names or ()),
@@ -194,7 +199,8 @@ class Training:
         mine = self.fingerprint()
         for option in mine | kept:
             value = mine.get(option)
-            if kept.get(option) != value:
+            # Versions without it kept the digest alone, which tells the same.
+            if kept.get(option) != value and (option in kept or option != STRUCTURE):
                 raise TrainingError(
                     f"{str(self.kept)!r} holds an unfinished run with {option} {kept.get(option)}, but this one has "
                     f"{option} {value}: give the same to go on, or start over with --no-resume"

@@ -45,13 +45,8 @@ def choose(settings: Settings, device: str, bento: Path | None = None) -> str:
     of its artifacts the precision asked for; so ``auto`` never serves an older checkpoint, older labels, or what was
     judged more mildly, for the sake of a precision. Raises ArtifactError.
     """
-    import bentoml
-
     if settings.model is not None:
-        try:
-            return str(bentoml.models.get(settings.model).tag)
-        except (bentoml.exceptions.BentoMLException, ValueError) as error:
-            raise ArtifactError(f"RESNET18_MODEL={settings.model!r}: {error}; {HINT}") from None
+        return _named(settings.model, settings)
     found = newest_build(settings.runtime, _carried(bento))
     if not found:
         raise ArtifactError(f"the model store has no {settings.runtime} artifact of ResNet18; {HINT}")
@@ -60,8 +55,27 @@ def choose(settings: Settings, device: str, bento: Path | None = None) -> str:
             return found[precision]
     raise ArtifactError(
         f"RESNET18_PRECISION={settings.precision!r}: the store's newest {settings.runtime} build has only "
-        f"{', '.join(sorted(found))}; {HINT}"
+        f"{', '.join(sorted(found))}; --precisions {settings.precision} in that "
+        "build's command builds it, or says why it can't be built (python -m model_build --help)"
     )
+
+
+def _named(name: str, settings: Settings) -> str:
+    """The tag of the model called ``name``. Raises ArtifactError if there is none, or other settings contradict it."""
+    import bentoml
+
+    try:
+        model = bentoml.models.get(name)
+    except (bentoml.exceptions.BentoMLException, ValueError) as error:
+        raise ArtifactError(f"RESNET18_MODEL={name!r}: {error}; {HINT}") from None
+    for setting in settings.model_fields_set & {"runtime", "precision"}:
+        asked, its = getattr(settings, setting), model.info.labels.get(setting)
+        if its is not None and asked not in ("auto", its):
+            raise ArtifactError(
+                f"RESNET18_MODEL={name!r} is in {its}, and RESNET18_{setting.upper()}={asked!r} asks for another: "
+                "unset one of them"
+            )
+    return str(model.tag)
 
 
 def open_artifact(tag: str) -> Artifact:

@@ -154,8 +154,13 @@ def test_what_no_shape_tells_can_be_told(shapes: Path, tmp_path: Path) -> None:
     told = ("--max-pool", "--stem-stride", 2, "--head-activation", "tanh")
     output = run(shapes, "--init", init, *told, "--size", 16, "--frozen", "--epochs", 1, "--out", out)
     assert not re.search("(stride|max-pool|relu).*assumed", output)
+    # The size was told too.
+    assert "pixels are assumed" not in output
     structure = find(str(out)).structure
     assert (structure.pool, structure.stride, structure.activation) == (True, 2, "tanh")
+    save_file(network.state_dict(), init, {"labels": json.dumps(["a", "b", "c"])})
+    refused = fails(shapes, "--init", init, *told, "--size", 16, "--out", out)
+    assert "--head-activation tanh tells of a head that is not kept: the classes in DIR are not those of" in refused
     assert "--init none is none" in fails(shapes, "--init", "none", "--max-pool", "--out", out)
     assert "--init auto is none" in fails(shapes, "--head-activation", "tanh", "--out", out)
 
@@ -204,6 +209,28 @@ def test_an_unfinished_run_is_not_gone_on_with_on_other_pixels(
         assert outcome(*told(squash="true"))[0] == 1
     assert "an unfinished run with --init with squash True, but this one has --init with squash None" in fails(*told())
     assert "going on after epoch 2" in run(*told(squash="true"))
+
+
+def test_an_unfinished_run_tells_the_structure_that_differs(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init, out = tmp_path / "init.safetensors", tmp_path / "out.safetensors"
+    save_file(originals.cifar(3).state_dict(), init)
+    command = (shapes, "--init", init, "--size", 16, "--epochs", 1, "--out", out)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "write", stop)
+        assert outcome(*command)[0] == 1
+    refused = fails(*command, "--max-pool")
+    assert re.search(r"--init of the structure \{.*\"max_pool\": false\}, but this one has --init of .* 1\}", refused)
+    kept = Path(f"{out}.unfinished")
+    state = torch.load(kept, weights_only=True)
+    del state["fingerprint"]["--init of the structure"]  # as versions before it
+    torch.save(state, kept)
+    assert "going on after epoch 1" in run(*command)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights(

@@ -230,10 +230,18 @@ class TestExactTag:
         assert choose(settings(model="resnet18-onnx-fp32:latest"), "cpu") == new
         assert choose(settings(model="resnet18-onnx-fp32"), "cpu") == new
 
-    def test_it_needs_no_agreement_with_precision(self, register: Callable[..., str]) -> None:
+    def test_a_precision_or_runtime_that_contradicts_it_is_refused(self, register: Callable[..., str]) -> None:
         tag = register("onnx-int8")
         register("onnx-fp32")
-        assert choose(settings(model=tag, precision="fp32"), "cpu") == tag
+        for agreeing in ({}, {"precision": "int8", "runtime": "onnx"}, {"precision": "auto"}):
+            assert choose(settings(model=tag, **agreeing), "cpu") == tag
+        with pytest.raises(ArtifactError, match=f"^RESNET18_MODEL='{tag}' is in int8, and RESNET18_PRECISION='fp32' "):
+            choose(settings(model=tag, precision="fp32"), "cpu")
+        with pytest.raises(ArtifactError, match="is in onnx, and RESNET18_RUNTIME='torchscript' asks for another"):
+            choose(settings(model=tag, runtime="torchscript"), "cpu")
+        # The default runtime was not asked for.
+        other = register("torchscript-fp32")
+        assert choose(settings(model=other), "cpu") == other
 
     @pytest.mark.parametrize(
         "tag", ["resnet18-onnx-fp32:nope", "nothing", "nothing:latest", "a b", "A:B:C", "", "../x"]

@@ -10,6 +10,7 @@ import pytest
 from classifier.runtimes import ENGINES, RUNTIMES
 from runners import devices, engines
 from runners.engines import EngineError, usable
+from tests.server import ROOT
 
 JUDGED = {"cpu": "a family", "failure": None}
 
@@ -74,6 +75,14 @@ def test_a_precision_of_one_engine_is_run_by_it_alone(monkeypatch: pytest.Monkey
     assert engines.runnable("onnx", "int8", "auto")
     with pytest.raises(EngineError, match=r"^onnx in bf16 is run by openvino, .* pip install -r requirements/openvino"):
         usable("auto", manifest(precision="bf16"), "cpu")
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_what_to_install_is_a_file_of_requirements(monkeypatch: pytest.MonkeyPatch, runtime: str) -> None:
+    monkeypatch.setattr(engines, "installed", lambda name: False)
+    with pytest.raises(EngineError, match="which is not installed; pip install -r requirements/") as raised:
+        usable("auto", manifest(runtime), "cpu")
+    assert (ROOT / str(raised.value).rpartition(" -r ")[2]).is_file()
 
 
 def test_every_engine_of_a_runtime_is_in_the_table() -> None:
