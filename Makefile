@@ -81,7 +81,7 @@ lock: $(VENV)/dev.done ## Lock what images install, with hashes (LOCK_ARGS=... f
 test: $(VENV)/dev.done ## Set up and run lint, types and every test but the image's
 	@unset PYTHONDONTWRITEBYTECODE; TESTS_STORE=$$(mktemp -d) && export TESTS_STORE && trap 'rm -rf "$$TESTS_STORE"' EXIT && \
 		{ $(MAKE) --no-print-directory lint & lint=$$!; \
-		$(BIN)/python -m pytest -m 'not image and not alone' --numprocesses 4 --dist loadfile --no-loadscope-reorder; \
+		OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not image and not alone' --numprocesses 4 --dist loadfile --no-loadscope-reorder; \
 		tests=$$?; wait $$lint && [ $$tests = 0 ]; } && \
 		$(BIN)/python -m pytest -m alone
 
