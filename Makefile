@@ -83,7 +83,7 @@ test: $(VENV)/dev.done ## Set up and run lint, types and every test but the imag
 		{ $(MAKE) --no-print-directory lint & lint=$$!; \
 		OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not image and not alone' --numprocesses 4 --dist loadfile --no-loadscope-reorder; \
 		tests=$$?; wait $$lint && [ $$tests = 0 ]; } && \
-		$(BIN)/python -m pytest -m alone
+		$(BIN)/python -m pytest -m alone $$(grep -rl --include='*.py' 'pytest\.mark\.alone' tests)
 
 check: $(VENV)/dev.done ## Lint, types, and the tests that need no model, server or browser: while you work
 	@$(MAKE) --no-print-directory lint
