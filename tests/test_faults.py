@@ -95,6 +95,7 @@ class Crowd:
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(self.clients)]
         for thread in self._threads:
             thread.start()
+        eventually(lambda: bool(self.first))
         time.sleep(1)
         return self
 

@@ -18,7 +18,7 @@ def refusal(home: Path, **settings: str) -> tuple[int, str]:
     """The exit status and output of a service that should end by itself."""
     server = Server(home, settings=settings)
     try:
-        server.process.wait(timeout=30)
+        server.process.wait(timeout=90)
     except subprocess.TimeoutExpired:
         raise AssertionError(f"it goes on:\n{server.stop()}") from None
     output = server.stop()
