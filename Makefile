@@ -90,7 +90,7 @@ test: $(VENV)/dev.done ## Set up and run lint, types and every test but the imag
 
 check: $(VENV)/dev.done ## Lint, types, and the tests that need no model, server or browser: while you work
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest -m 'not image and not alone and not slow' --ignore tests/model_build --numprocesses 2
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not image and not alone and not slow' --ignore tests/model_build --numprocesses 2
 
 lint: $(VENV)/dev.done ## Check style and types
 	@$(BIN)/ruff check .
