@@ -38,6 +38,8 @@ endif
 quoted = '$(subst ','\'',$(value $(1)))'
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on --no-compile
+# Test processes share the cores, so each has one thread of torch.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 # Weights that were named are built; where they are in the store already, they become the newest again.
 MODEL_THERE = $(if $(filter file,$(origin WEIGHTS)),ls -- "$$BENTOML_HOME"/models/*/*/manifest.json >/dev/null 2>&1,false)
@@ -84,13 +86,13 @@ lock: $(VENV)/dev.done ## Lock what images install, with hashes (LOCK_ARGS=... f
 test: $(VENV)/dev.done ## Set up and run lint, types and every test but the image's
 	@TESTS_STORE=$$(mktemp -d) && export TESTS_STORE && trap 'rm -rf "$$TESTS_STORE"' EXIT && \
 		{ $(MAKE) --no-print-directory lint & lint=$$!; \
-		OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not image and not alone' --numprocesses 4 --dist loadfile --no-loadscope-reorder; \
+		$(PYTEST) -m 'not image and not alone' --numprocesses 4 --dist loadfile --no-loadscope-reorder; \
 		tests=$$?; wait $$lint && [ $$tests = 0 ]; } && \
 		$(BIN)/python -m pytest -m alone $$(grep -rl --include='*.py' 'pytest\.mark\.alone' tests)
 
 check: $(VENV)/dev.done ## Lint, types, and the tests that need no model, server or browser: while you work
 	@$(MAKE) --no-print-directory lint
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not image and not alone and not slow' --ignore tests/model_build --numprocesses 2
+	@$(PYTEST) -m 'not image and not alone and not slow' --ignore tests/model_build --numprocesses 2
 
 lint: $(VENV)/dev.done ## Check style and types
 	@$(BIN)/ruff check .

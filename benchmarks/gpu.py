@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from benchmarks import artifact, ours, results
+from benchmarks import artifact, ours, results, tensorrt
 from benchmarks.bare import bare
 from benchmarks.load import closed, open_loop
 from benchmarks.results import Goal, Sheet, at_least
@@ -27,16 +27,10 @@ from harness.processes import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    import numpy as np
-    from numpy.typing import NDArray
 
     from runners.backends import Backend
 
 DEVICE = "cuda:0"
-# Measured beside CUDA; the service has no setting for it.
-TENSORRT = "TensorrtExecutionProvider"
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SLO_MS = 100
 SHARES = (0.5, 0.7, 0.8, 0.9, 1.0, 1.2)
@@ -85,33 +79,9 @@ def measurable() -> tuple[list[tuple[str, str]], dict[str, str]]:
     return pairs, left_out
 
 
-class TensorRT:
-    """An ONNX artifact on ONNX Runtime's TensorRT provider, with one engine for all BATCHES.
-
-    ``size``: of its square images, in pixels. Raises DeviceError where the provider can't be had.
-    """
-
-    def __init__(self, path: Path, precision: str, size: int) -> None:
-        from runners.devices import DeviceError
-        from runners.telemetry import onnxruntime
-
-        shapes = {"min": 1, "opt": BATCHES[len(BATCHES) // 2], "max": BATCHES[-1]}
-        options = {f"trt_profile_{name}_shapes": f"image:{batch}x{size}x{size}x3" for name, batch in shapes.items()}
-        options["trt_fp16_enable"] = str(precision == "fp16")
-        # CUDA runs the nodes that TensorRT does not take.
-        others = [name for name in onnxruntime().get_available_providers() if name == "CUDAExecutionProvider"]
-        self._session = onnxruntime().InferenceSession(str(path), providers=[(TENSORRT, options), *others])
-        self.provider = self._session.get_providers()[0]
-        if self.provider != TENSORRT:
-            raise DeviceError(f"onnxruntime gave {self.provider} instead")
-
-    def infer(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities float32[N, C] of ``pixels`` uint8[N, S, S, 3]."""
-        probabilities: NDArray[np.float32] = self._session.run(["probabilities"], {"image": pixels})[0]
-        return probabilities
-
-
-def batch_seconds(backend: Backend | TensorRT, size: int, batches: Sequence[int], rounds: int) -> dict[int, float]:
+def batch_seconds(
+    backend: Backend | tensorrt.TensorRT, size: int, batches: Sequence[int], rounds: int
+) -> dict[int, float]:
     """Median seconds of a batch, copies to and from the GPU included, by batch size; in interleaved rounds."""
     import numpy as np
 
@@ -157,15 +127,16 @@ def costs(pairs: Sequence[tuple[str, str]], rounds: int, left_out: dict[str, str
         manifest = read(folder)
         size = manifest.preprocessing.size
         rows.append(_row(runtime, precision, backends.load(folder, manifest, DEVICE), size, rounds))
-        if runtime == "onnx" and TENSORRT in onnxruntime().get_available_providers():
+        if runtime == "onnx" and tensorrt.PROVIDER in onnxruntime().get_available_providers():
             try:
-                rows.append(_row(runtime, precision, TensorRT(folder / manifest.file, precision, size), size, rounds))
+                beside = tensorrt.TensorRT(folder / manifest.file, precision, size, BATCHES)
+                rows.append(_row(runtime, precision, beside, size, rounds))
             except Exception as error:  # it is there by name in each onnxruntime-gpu, and raises whatever it meets
-                left_out[f"{runtime} {precision} {TENSORRT}"] = str(error)
+                left_out[f"{runtime} {precision} {tensorrt.PROVIDER}"] = str(error)
     return rows
 
 
-def _row(runtime: str, precision: str, backend: Backend | TensorRT, size: int, rounds: int) -> dict[str, Any]:
+def _row(runtime: str, precision: str, backend: Backend | tensorrt.TensorRT, size: int, rounds: int) -> dict[str, Any]:
     seconds = batch_seconds(backend, size, BATCHES, rounds)
     alpha, beta = fit(seconds)
     best, rate = optimum(seconds, SLO_MS)
@@ -258,7 +229,7 @@ def main(quick: bool) -> None:
         raise click.ClickException(f"no runtime here can use the {found_gpu['gpu']}")
     found = photographs.read()
     decode_ms = bare(built.file, found.bodies, 2.0, cores()).decode_ms
-    served = [row for row in rows if row["provider"] != TENSORRT]
+    served = [row for row in rows if row["provider"] != tensorrt.PROVIDER]
     best = max(served, key=lambda row: float(row["slo_images_s"]))
     decode_rate = 1e3 / decode_ms * cores()
     points = serve(best, found.bodies, decode_rate, 3.0 if quick else 10.0)

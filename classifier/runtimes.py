@@ -29,6 +29,11 @@ class Engine:
     package: str
     requirements: str
 
+    @property
+    def install(self) -> str:
+        """The command that installs it."""
+        return f"pip install -r requirements/{self.requirements}.txt"
+
 
 ENGINES = {
     engine.name: engine

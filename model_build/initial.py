@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,8 @@ from model_build import layout, weights
 from model_build.labels import read_labels
 from model_build.network import build
 from model_build.options import choice
-from model_build.preprocessing import Given, default_resize, resolve
+from model_build.preprocessing import Given, resolve
+from model_build.structure import CHOICES
 from model_build.weights import UNTOLD, Checkpoint, WeightsError
 
 if TYPE_CHECKING:
@@ -32,31 +33,24 @@ def initial(options: Options, classes: tuple[str, ...], teacher: Checkpoint | No
     ``classes``: the names of the class folders. ``teacher``: whose preprocessing a network from scratch has. Raises
     UsageError, WeightsError or LabelsError.
     """
-    architecture = options.architecture or DEFAULT
+    architecture, given = options.architecture or DEFAULT, Given(size=options.size)
     checkpoint = Checkpoint(
         _fresh(options.seed, architecture, len(classes)),
         *("none", Labels(classes)),
         digest="",
         architecture=architecture,
-        **resolve(Given(), Given()),
+        **resolve(given, _preprocessing(teacher) if teacher else Given()),
     )
-    if teacher:
-        view = {name: getattr(teacher, name) for name in ("preprocessing", "upsample", "mean", "std")}
-        checkpoint = replace(checkpoint, **view)
     if options.init not in (*INITS, "none") and not Path(options.init).is_file():
         raise click.UsageError(f"--init {options.init!r} is not a file, nor one of {', '.join(INITS)}, none")
     if options.key is not None and options.init in (*INITS, "none"):
         raise click.UsageError(f"--key {options.key!r} chooses in a file of weights; --init {options.init} is none")
     told = choice(options.pool, options.stride, options.activation)
     if told != UNTOLD and options.init in (*INITS, "none"):
-        raise click.UsageError(
-            "--max-pool, --stem-stride and --head-activation tell what a file of weights doesn't, and --init "
-            f"{options.init} is none"
-        )
+        raise click.UsageError(f"{CHOICES} tell what a file of weights doesn't, and --init {options.init} is none")
     if options.init != "none":
         try:
             name = "imagenet" if options.init == "auto" else options.init
-            given = Given(size=options.size)
             checkpoint = weights.find(
                 name, key=options.key, given=given, choice=told, architecture=options.architecture
             )
@@ -74,11 +68,7 @@ def initial(options: Options, classes: tuple[str, ...], teacher: Checkpoint | No
             f"--labels {str(options.labels)!r} holds {len(labels.en)} names, but DIR has {len(classes)} class folders: "
             f"{', '.join(classes[:NAMED])}{', …' if len(classes) > NAMED else ''}"
         )
-    prepared = checkpoint.preprocessing
-    size = options.size or prepared.size
-    if size != prepared.size:  # a checkpoint's enlargement and crop belong to its own size
-        prepared = replace(prepared, size=size, resize=size if prepared.squash else default_resize(size))
-        checkpoint = replace(checkpoint, upsample=None)
+    prepared, size = checkpoint.preprocessing, checkpoint.preprocessing.size
     resize, upsample = options.resize or prepared.resize, options.upsample or checkpoint.upsample
     for option, value in (("--resize", resize), ("--upsample", upsample)):
         if value is not None and value < size:
@@ -102,6 +92,12 @@ def initial(options: Options, classes: tuple[str, ...], teacher: Checkpoint | No
     return replace(
         checkpoint, state=state, structure=structure, labels=labels, preprocessing=prepared, upsample=upsample
     )
+
+
+def _preprocessing(checkpoint: Checkpoint) -> Given:
+    """What ``checkpoint`` tells of its preprocessing; its weights see red, green, blue whatever their file's did."""
+    view = asdict(checkpoint.preprocessing)
+    return Given(**view, upsample=checkpoint.upsample, mean=checkpoint.mean, std=checkpoint.std)
 
 
 def _fresh(seed: int, architecture: str, classes: int) -> dict[str, torch.Tensor]:

@@ -48,8 +48,7 @@ def pairs(runtimes: tuple[str, ...], precisions: str) -> list[tuple[str, str]]:
             engine = runtime.computes[name]
             if not engines.installed(engine):
                 raise click.UsageError(
-                    f"--precisions {name!r} needs {engine} for {runtime.name}: "
-                    f"pip install -r requirements/{ENGINES[engine].requirements}.txt"
+                    f"--precisions {name!r} needs {engine} for {runtime.name}: {ENGINES[engine].install}"
                 )
             if name not in cpu_features():
                 raise click.UsageError(

@@ -34,6 +34,8 @@ WIDTH = 64
 # Side in pixels of the images that networks with the small stem are made for: CIFAR's.
 SMALL = 32
 STRIDES = (1, 2)
+# The options that set a Choice.
+CHOICES = "--max-pool, --stem-stride and --head-activation"
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,7 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
     Part = tuple[Pixels, Rows]  # a set of images, and which of them
 
-# Of a run's fingerprint.
-STRUCTURE = "--init of the structure"
+STRUCTURE = "--init of the structure"  # of a run's fingerprint
 
 
 class TrainingError(Exception):
@@ -189,18 +188,18 @@ class Training:
 
     def restore(self) -> None:
         """Go on from what ``save`` kept. Raises TrainingError if that is damaged or of another training."""
+        mine = self.fingerprint()
         try:
             state = torch.load(self.kept, map_location="cpu", weights_only=True)
-            kept = state["fingerprint"]
+            # Versions without it kept the digest alone, which tells the same.
+            kept = {STRUCTURE: mine[STRUCTURE]} | state["fingerprint"]
         except Exception as error:  # torch raises its own, pickle's and zip's errors here, without a common base
             raise TrainingError(
                 f"{str(self.kept)!r} can't be read ({type(error).__name__}); start over with --no-resume"
             ) from None
-        mine = self.fingerprint()
         for option in mine | kept:
             value = mine.get(option)
-            # Versions without it kept the digest alone, which tells the same.
-            if kept.get(option) != value and (option in kept or option != STRUCTURE):
+            if kept.get(option) != value:
                 raise TrainingError(
                     f"{str(self.kept)!r} holds an unfinished run with {option} {kept.get(option)}, but this one has "
                     f"{option} {value}: give the same to go on, or start over with --no-resume"

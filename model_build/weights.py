@@ -21,7 +21,7 @@ from model_build.errors import FileError
 from model_build.label_text import LabelsError
 from model_build.labels import from_extras, read_labels
 from model_build.preprocessing import SIZE, Given
-from model_build.structure import SMALL, TORCHVISION, Choice, Structure
+from model_build.structure import CHOICES, SMALL, TORCHVISION, Choice, Structure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,10 +93,7 @@ def find(
     if key is not None and weights in ("auto", "imagenet", "demo"):
         raise WeightsError(f"--key {key!r} chooses in a file of weights, and --weights {weights} is none")
     if choice != UNTOLD and weights in ("auto", "imagenet", "demo"):
-        raise WeightsError(
-            "--max-pool, --stem-stride and --head-activation tell what a file of weights doesn't, and --weights "
-            f"{weights} is none"
-        )
+        raise WeightsError(f"{CHOICES} tell what a file of weights doesn't, and --weights {weights} is none")
     named = architecture or DEFAULT
     if weights == "auto":
         try:
@@ -118,8 +115,8 @@ def find(
         checkpoint = _from_file(Path(weights), key, given, choice, tell, architecture)
         if choice != UNTOLD and checkpoint.architecture != DEFAULT:
             raise WeightsError(
-                f"--max-pool, --stem-stride and --head-activation are of a {ARCHITECTURES[DEFAULT]}, and "
-                f"{checkpoint.origin} is a {ARCHITECTURES[checkpoint.architecture]}"
+                f"{CHOICES} are of a {ARCHITECTURES[DEFAULT]}, and {checkpoint.origin} is a "
+                f"{ARCHITECTURES[checkpoint.architecture]}"
             )
         if architecture is None and checkpoint.architecture != DEFAULT:
             tell(f"{checkpoint.origin} has the keys of {ARCHITECTURES[checkpoint.architecture]}, and is taken for that")

@@ -68,9 +68,10 @@ def _named(name: str, settings: Settings) -> str:
         model = bentoml.models.get(name)
     except (bentoml.exceptions.BentoMLException, ValueError) as error:
         raise ArtifactError(f"RESNET18_MODEL={name!r}: {error}; {HINT}") from None
-    for setting in settings.model_fields_set & {"runtime", "precision"}:
+    for setting in ("runtime", "precision"):
         asked, its = getattr(settings, setting), model.info.labels.get(setting)
-        if its is not None and asked not in ("auto", its):
+        # The default runtime is asked for by nobody.
+        if setting in settings.model_fields_set and its is not None and asked not in ("auto", its):
             raise ArtifactError(
                 f"RESNET18_MODEL={name!r} is in {its}, and RESNET18_{setting.upper()}={asked!r} asks for another: "
                 "unset one of them"

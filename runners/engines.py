@@ -42,7 +42,7 @@ def usable(asked: str, manifest: Manifest, device: str) -> list[str]:
         if not found:
             raise EngineError(
                 f"{manifest.runtime} in {manifest.precision} is run by {' or '.join(engines)}, which is not installed; "
-                f"pip install -r requirements/{runtimes.ENGINES[engines[0]].requirements}.txt"
+                f"{runtimes.ENGINES[engines[0]].install}"
             )
         return found
     if asked not in engines:
@@ -58,7 +58,7 @@ def usable(asked: str, manifest: Manifest, device: str) -> list[str]:
 
 def _obstacle(name: str, manifest: Manifest, device: str) -> str | None:
     if not installed(name):
-        return f"it is not installed; pip install -r requirements/{runtimes.ENGINES[name].requirements}.txt"
+        return f"it is not installed; {runtimes.ENGINES[name].install}"
     if name == runtimes.find(manifest.runtime).engines_for(manifest.precision)[0]:
         return None
     if device != "cpu":

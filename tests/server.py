@@ -102,6 +102,14 @@ class Server:
             self._output.close()
         return self._printed
 
+    def ended(self, seconds: float = 90) -> tuple[int, str]:
+        """The exit status and output of one that should end by itself; fail with its output when it goes on."""
+        try:
+            status = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"it goes on:\n{self.stop()}") from None
+        return status, self.stop()
+
     def workers(self, service: str = "resnet18") -> list[int]:
         """The process ids of a service's workers that live: "resnet18", the API, or "resnet18-runner"."""
         import psutil

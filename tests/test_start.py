@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,14 +15,9 @@ if TYPE_CHECKING:
 
 def refusal(home: Path, **settings: str) -> tuple[int, str]:
     """The exit status and output of a service that should end by itself."""
-    server = Server(home, settings=settings)
-    try:
-        server.process.wait(timeout=90)
-    except subprocess.TimeoutExpired:
-        raise AssertionError(f"it goes on:\n{server.stop()}") from None
-    output = server.stop()
+    status, output = Server(home, settings=settings).ended()
     assert "Traceback" not in output
-    return server.process.returncode, output
+    return status, output
 
 
 @pytest.mark.parametrize(

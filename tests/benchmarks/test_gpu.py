@@ -9,7 +9,7 @@ from unittest.mock import MagicMock
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import artifact, gpu
+from benchmarks import artifact, gpu, tensorrt
 from classifier.runtimes import RUNTIMES
 
 if TYPE_CHECKING:
@@ -66,11 +66,11 @@ def test_tensorrt_is_measured_beside_cuda_or_left_out_by_name(
     monkeypatch.setattr(gpu, "BATCHES", (1, 2))
     left_out: dict[str, str] = {}
     # The CPU's provider stands in for it.
-    monkeypatch.setattr(gpu, "TENSORRT", "CPUExecutionProvider")
+    monkeypatch.setattr(tensorrt, "PROVIDER", "CPUExecutionProvider")
     rows = gpu.costs([("onnx", "fp32")], 1, left_out)
     assert [row["provider"] for row in rows] == ["CPUExecutionProvider"] * 2
     assert left_out == {}
-    monkeypatch.setattr(gpu, "TensorRT", MagicMock(side_effect=RuntimeError("libnvinfer.so.10 is missing")))
+    monkeypatch.setattr(tensorrt, "TensorRT", MagicMock(side_effect=RuntimeError("libnvinfer.so.10 is missing")))
     assert len(gpu.costs([("onnx", "fp32")], 1, left_out)) == 1
     assert left_out == {"onnx fp32 CPUExecutionProvider": "libnvinfer.so.10 is missing"}
 

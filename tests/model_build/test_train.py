@@ -192,6 +192,17 @@ def test_a_network_of_another_structure_stays_what_it_is(
     assert all(key.startswith("fc.") for key in changed)
 
 
+def stopped_before_it_writes(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    """Train for all epochs, and leave the file to go on from alone."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "write", stop)
+        assert outcome(*arguments)[0] == 1
+
+
 def test_an_unfinished_run_is_not_gone_on_with_on_other_pixels(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,12 +212,7 @@ def test_an_unfinished_run_is_not_gone_on_with_on_other_pixels(
         save_file(find("demo").state, init, {"input_size": "16"} | metadata)
         return (shapes, "--init", init, "--frozen", "--epochs", 2, "--out", out)
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Training, "write", stop)
-        assert outcome(*told(squash="true"))[0] == 1
+    stopped_before_it_writes(monkeypatch, *told(squash="true"))
     assert "an unfinished run with --init with squash True, but this one has --init with squash None" in fails(*told())
     assert "going on after epoch 2" in run(*told(squash="true"))
 
@@ -218,12 +224,7 @@ def test_an_unfinished_run_tells_the_structure_that_differs(
     save_file(originals.cifar(3).state_dict(), init)
     command = (shapes, "--init", init, "--size", 16, "--epochs", 1, "--out", out)
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Training, "write", stop)
-        assert outcome(*command)[0] == 1
+    stopped_before_it_writes(monkeypatch, *command)
     refused = fails(*command, "--max-pool")
     assert re.search(r"--init of the structure \{.*\"max_pool\": false\}, but this one has --init of .* 1\}", refused)
     kept = Path(f"{out}.unfinished")

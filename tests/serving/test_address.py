@@ -30,12 +30,8 @@ def taken() -> Iterator[int]:
 
 def refusal(store: Path, *arguments: str, **env: str) -> tuple[int, list[str]]:
     """The exit status and the lines of a service that should not start."""
-    server = Server(store, arguments=arguments, env=env)
-    try:
-        server.process.wait(timeout=90)
-    except subprocess.TimeoutExpired:
-        raise AssertionError(f"it goes on:\n{server.stop()}") from None
-    return server.process.returncode, server.stop().splitlines()
+    status, output = Server(store, arguments=arguments, env=env).ended()
+    return status, output.splitlines()
 
 
 def test_a_port_that_is_taken(store: Path, taken: int) -> None:
