@@ -13,6 +13,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +70,7 @@ class Cluster:
     _others: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _served: list[int] = field(default_factory=list)
     _scraped: list[int] = field(default_factory=list)
+    _status: int | None = None
 
     def __enter__(self) -> Cluster:
         self._nginx = _found("nginx", "nginx-light")
@@ -107,6 +109,10 @@ class Cluster:
             process.kill()
             process.wait()
 
+    def end(self, status: int) -> None:
+        """Let the next ``tick`` raise SystemExit of ``status``. A signal's handler may call it at any moment."""
+        self._status = status
+
     @property
     def wanted(self) -> int:
         """Pods that were asked for and not removed."""
@@ -131,6 +137,8 @@ class Cluster:
 
     def tick(self) -> None:
         """Start, probe, balance and stop the pods that are due. Call it twice a second. Raises ClusterError."""
+        if self._status is not None:
+            sys.exit(self._status)
         now = time.monotonic()
         for pod in self.pods:
             if pod.removed is not None and now - pod.removed >= PRE_STOP_S:

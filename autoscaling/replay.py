@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -10,7 +11,7 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 from rich import box
@@ -97,8 +98,6 @@ def replay(
         rules = manifests.read(RULES).autoscaler
     except (traces.TraceError, ManifestError, ValueError) as error:
         raise click.UsageError(str(error)) from None
-    # Pods are processes of their own session: they must be stopped, however this one ends.
-    before = signal.signal(signal.SIGTERM, _terminate)
     environment = {
         "RESNET18_THREADS": "1",
         "RESNET18_SLO_MS": str(slo_ms),
@@ -109,9 +108,15 @@ def replay(
     }
     body = IMAGE.read_bytes()
     try:
-        with tempfile.TemporaryDirectory(prefix="replay-") as folder, Progress(console=Console(stderr=True)) as bar:
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="replay-"))
+            bar = stack.enter_context(Progress(console=Console(stderr=True)))
             task = bar.add_task("measuring what a pod holds", total=len(counts))
-            with Cluster(Path(folder), serve, environment, start_s) as cluster:
+            cluster = Cluster(Path(folder), serve, environment, start_s)
+            # Pods are processes of their own session: they must be stopped, however this one ends.
+            before = signal.signal(signal.SIGTERM, lambda number, _: cluster.end(128 + number))
+            stack.callback(signal.signal, signal.SIGTERM, before)
+            with cluster:
                 live.settled(cluster, 1)
                 rate = live.overloaded_rate(cluster, body, pod_rate, cluster.tick)
                 if not rate:
@@ -129,8 +134,6 @@ def replay(
                 )
     except (ClusterError, TimeoutError) as error:
         raise click.UsageError(str(error)) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
     try:
         _report(console(), plan, found, out)
     except OutputError as error:
@@ -147,11 +150,6 @@ def _check(minutes: float, from_hour: float, pod_rate: float, start_s: float, pe
     ):
         if not least <= value < math.inf:
             raise ValueError(f"{name} {value:g}: it must be {least:g} or more")
-
-
-def _terminate(number: int, _: object) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one must not cut the cleaning up short
-    sys.exit(128 + number)
 
 
 def near(measured: Total, predicted: Total) -> tuple[bool, bool]:

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -54,8 +54,7 @@ def ready(options: Options, profile: Profile) -> Iterator[Target]:
     from loadtests.session import Session, payload, reference
 
     # A server that was started here must end with this process, also where a signal ends it.
-    for number in _ENDINGS:
-        signal.signal(number, _terminate)
+    end_by_signals()
     try:
         with contextlib.ExitStack() as stack:
             url, server = (options.host or "").rstrip("/"), contextlib.ExitStack()
@@ -98,6 +97,23 @@ def ready(options: Options, profile: Profile) -> Iterator[Target]:
         give_up(error)
 
 
+def end_by_signals() -> None:
+    """From now on SIGINT and SIGTERM raise SystemExit in the main greenlet, at its next wait: 128 and the number.
+
+    A handler of Python's own raises wherever it interrupts. A finalizer and a Cython module's import drop what is
+    raised in them, so the run would go on.
+    """
+    import gevent
+
+    def end(number: int) -> None:
+        for ending in _ENDINGS:
+            signal.signal(ending, signal.SIG_IGN)  # another one must not cut the cleaning up short
+        sys.exit(128 + number)
+
+    for number in _ENDINGS:
+        gevent.signal_handler(number, end, number)
+
+
 def _start(server: contextlib.ExitStack, options: Options, port: int) -> float:
     """Start a server that ends with ``server``; seconds until it was ready. Raises StartError."""
     from harness.processes import serving
@@ -107,9 +123,3 @@ def _start(server: contextlib.ExitStack, options: Options, port: int) -> float:
     progress.print(f"Starting {shlex.join(words)}", markup=False, highlight=False, soft_wrap=True)
     server.enter_context(serving(words, ready=f"http://127.0.0.1:{port}/readyz", environment={}, folder=Path.cwd()))
     return time.perf_counter() - begin
-
-
-def _terminate(number: int, _: object) -> NoReturn:
-    for ending in _ENDINGS:
-        signal.signal(ending, signal.SIG_IGN)  # another one must not cut the cleaning up short
-    sys.exit(128 + number)

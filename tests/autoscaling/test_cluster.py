@@ -123,3 +123,11 @@ def test_a_replica_that_does_not_start_is_told_with_its_last_words(tmp_path: Pat
 def test_what_is_missing_on_the_machine_is_named() -> None:
     with pytest.raises(ClusterError, match=r"'no-such-command' is missing; on Debian: apt-get install .* a-package"):
         _found("no-such-command", "a-package")
+
+
+def test_a_cluster_that_is_told_to_end_does_so_at_its_next_tick(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, "", {}, 0.0)
+    cluster.end(143)
+    with pytest.raises(SystemExit) as ended:
+        cluster.tick()
+    assert ended.value.code == 143

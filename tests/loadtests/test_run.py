@@ -245,6 +245,32 @@ def test_an_interrupted_run_leaves_no_server(
     assert [child for child in tree if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
 
 
+# A finalizer drops what a signal's handler raises in it, as a Cython module's import does.
+UNLUCKY = """
+import os, sys, time
+from loadtests import generator
+from loadtests.commands.target import end_by_signals
+end_by_signals()
+class Unlucky:
+    def __del__(self):
+        os.kill(os.getpid(), int(sys.argv[1]))
+        sum(range(10))
+try:
+    Unlucky()
+    time.sleep(30)
+finally:
+    os.kill(os.getpid(), int(sys.argv[1]))
+    time.sleep(0.1)
+    print("cleaned up")
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_wherever_it_meets_it_and_once(number: signal.Signals, code: int) -> None:
+    done = finished([sys.executable, "-c", UNLUCKY, str(int(number))])
+    assert (done.returncode, done.stdout, done.stderr) == (code, "cleaned up\n", "")
+
+
 @pytest.mark.alone
 def test_a_service_that_asks_for_keys_is_loaded_with_one(
     launch: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
