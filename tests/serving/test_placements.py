@@ -91,21 +91,17 @@ def test_no_reply_but_200_at_32_connections(placed: tuple[str, str, Server], bod
 def test_readiness_turns_false_in_a_lasting_overload_and_true_after_it(
     launch: Callable[..., Server], bodies: list[bytes], placement: str
 ) -> None:
-    server = launch(placement=placement, max_queue="1", unready_after_s="2").wait()
-    seen: list[int] = []
+    # Inference is the bottleneck: where decoding is, a dedicated runner may keep up with all that reaches it.
+    server = launch(placement=placement, precision="fp32", max_queue="1", unready_after_s="2").wait()
+    small = [min(bodies, key=len)]
+    seen = []
     with ThreadPoolExecutor(1) as pool:
-        # Where the machine is busy with something else, 24 clients may not be an overload for 2 seconds.
-        for _ in range(5):
-            overload = pool.submit(
-                load.closed, f"{server.url}/classify", bodies, "image/jpeg", connections=24, seconds=6
-            )
-            while not overload.done():
-                seen.append(server.client.get("/readyz").status_code)
-                assert server.client.get("/livez").status_code == 200
-                time.sleep(0.1)
-            assert set(overload.result().statuses) == {200, 429}
-            if 503 in seen:
-                break
+        overload = pool.submit(load.closed, f"{server.url}/classify", small, "image/jpeg", connections=24, seconds=6)
+        while not overload.done():
+            seen.append(server.client.get("/readyz").status_code)
+            assert server.client.get("/livez").status_code == 200
+            time.sleep(0.1)
+    assert set(overload.result().statuses) == {200, 429}
     assert seen[:5] == [200] * 5, "a burst is no reason"
     assert 503 in seen
-    assert eventually(lambda: server.client.get("/readyz").status_code == 200, seconds=30)
+    assert eventually(lambda: server.client.get("/readyz").status_code == 200, seconds=5)
