@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import random
 import socket
 import threading
 import time
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 TIMEOUT_S = 30.0
 PROBE_TIMEOUT_S = 2.0
 PROBE_EVERY_S = 0.1
+# Below those that a system gives to connections, so that none takes one before its server does.
+FREE_PORTS = range(20_000, 32_000)
 
 Answer = tuple[int, Mapping[str, str], bytes]
 """Status, headers, body."""
@@ -149,7 +152,9 @@ def wait_ready(
 
 
 def free_port() -> int:
-    """A TCP port of the loopback that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    """A TCP port of the loopback that nobody listens on now, one of FREE_PORTS. Raises OSError where none is found."""
+    # The system's randomness: processes with one seed would choose the same port.
+    for port in random.SystemRandom().sample(FREE_PORTS, 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise OSError(f"none of 100 ports of {FREE_PORTS[0]} to {FREE_PORTS[-1]} is free")

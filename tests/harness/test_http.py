@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import random
 import socket
 import threading
 import time
@@ -72,6 +73,16 @@ def test_no_http_and_nobody_are_both_an_error_of_the_system(server: _Server) -> 
         asking.ask(url(server, "/x"))
     with pytest.raises(ConnectionRefusedError):
         asking.ask(f"http://127.0.0.1:{asking.free_port()}")
+
+
+def test_a_free_port_is_none_that_is_taken_nor_one_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asking.FREE_PORTS[-1] < 32_768
+    with socket.create_server(("127.0.0.1", asking.free_port())) as listener:
+        taken = listener.getsockname()[1]
+        assert taken in asking.FREE_PORTS
+        monkeypatch.setattr(random.SystemRandom, "sample", lambda *_: [taken, taken])
+        with pytest.raises(OSError, match="none of 100 ports of 20000 to 31999 is free"):
+            asking.free_port()
 
 
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.0 200 OK\r\n\r\n"], ids=["head", "body"])
